@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from pydantic_core import from_json
 
+from activities.clock import Clock
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.clusters import HERE, Access
@@ -84,7 +86,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
-        api.rest_client = LimitedClient(api.configuration)
+        api.rest_client = LimitedClient(api.configuration, self.clock)
         self._pods: aiohttp.ClientSession | None = None
         self._shared = Shared[Object]()
         self._apps = client.AppsV1Api(api)
@@ -138,6 +140,11 @@ class Cluster:
             "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
             "priorityclasses": client.SchedulingV1Api(api).list_priority_class_without_preload_content,
         }
+
+    @cached_property
+    def clock(self) -> Clock:
+        """The cluster's time, by the answers of its API server."""
+        return Clock()
 
     @classmethod
     async def connect(cls, access: Access = HERE) -> Self:

@@ -94,7 +94,7 @@ class _Emptied:
 
     def _note(self, found: Emptiness) -> None:
         is_empty = found.out and not found.unknown and not found.running
-        self._since = (self._since or time.time()) if is_empty else None
+        self._since = (self._since or self._cluster.clock.now()) if is_empty else None
         self._found = found.model_copy(update={"since": self._since})
         self._wake()
 

@@ -127,7 +127,7 @@ class Followed(ABC, Generic[Kept]):
     def _up(self) -> None:
         if self.current:
             return
-        self.current, self.current_since, self.error = True, time.time(), None
+        self.current, self.current_since, self.error = True, self._cluster.clock.now(), None
         self.moved()
 
     async def _stream(self, version: str) -> str:

@@ -22,6 +22,8 @@ from urllib.request import getproxies
 from kubernetes.aio.client import rest
 from opentelemetry import trace
 
+from activities.clock import Clock
+
 AT_ONCE = 32
 """How many requests are under way at one time. Streams do not count."""
 WITHOUT_UNDO = 28
@@ -123,13 +125,13 @@ class Places:
 class LimitedClient(rest.RESTClientObject):
     """The client's connections, with places for its requests."""
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: Any, clock: Clock) -> None:
         # Each stream holds a connection for minutes: with a limit of connections, enough streams stop all requests.
         configuration.connection_pool_maxsize = 0
         # With it, aiohttp starts a thread for each request, which reads ~/.netrc; kubectl does not read that either.
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         super().__init__(configuration)
-        self._places = Places()
+        self._places, self._clock = Places(), clock
 
     async def request(self, method: str, url: str, **options: Any) -> Any:  # type: ignore[override]
         """Send a request in its turn. A stream takes no place: it would hold it for minutes."""
@@ -153,7 +155,10 @@ class LimitedClient(rest.RESTClientObject):
         """
         gives_up_at = time.monotonic() + PATIENCE_S
         while True:
+            asked_at = time.monotonic()
             found: Any = await super().request(method, url, **options)  # type: ignore[no-untyped-call]
+            if found.status < 300:  # the answer is the API server's own
+                self._clock.note(found.headers.get("Date", ""), asked_at)
             pause_s = _pause_s(found)
             if pause_s is None or time.monotonic() + pause_s > gives_up_at:
                 return found

@@ -7,8 +7,8 @@ between two samples of the kubelet (10 s and more) memory may have grown to the 
 """
 
 import asyncio
-import time
 
+from activities.clock import Clock
 from activities.gates.prometheus import Prometheus
 from segue.errors import Unanswered
 from segue.gates.asking import Grid
@@ -24,8 +24,8 @@ SERIES = "container_memory_working_set_bytes"
 class Peaks:
     """Queries a Prometheus for the most memory observed of a container. None if the worker has no Prometheus."""
 
-    def __init__(self, prometheus: Prometheus | None) -> None:
-        self._prometheus = prometheus
+    def __init__(self, prometheus: Prometheus | None, clock: Clock) -> None:
+        self._prometheus, self._clock = prometheus, clock
 
     async def seen(self, namespace: str, pod: str, container: str) -> str:
         """Return a sentence with the most memory observed recently in all runs, or why it is not known."""
@@ -35,7 +35,7 @@ class Peaks:
         query = f"max(max_over_time({SERIES}{{{labels}}}[{LOOKBACK}]))"
         try:
             async with asyncio.timeout(LIMIT_S):
-                found = await self._prometheus.query_range(query, Grid(time.time(), 1.0, 1), 1)
+                found = await self._prometheus.query_range(query, Grid(self._clock.now(), 1.0, 1), 1)
         except TimeoutError:
             return f"its peak is not known: provider {PROVIDER} did not answer within {LIMIT_S:g} s"
         except Unanswered as error:

@@ -1,7 +1,6 @@
 """Checks a rollout before its start, for workers and for `segue plan`. It writes nothing."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 
 from activities import autoscaling
@@ -84,15 +83,15 @@ async def tried(cluster: Cluster, lever: Lever, router: Router | None, request: 
     secure = (each for each in received if POD_SECURITY in each)
     foretold = await autoscaling.foretell(cluster, request.target, request.rules)
     prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *unserved, *secure, *foretold)})
-    return await _with_ready(lever, request, prepared)
+    return await _with_ready(lever, request, prepared, cluster.clock.now())
 
 
-async def _with_ready(lever: Lever, request: PrepareInput, prepared: Prepared) -> Prepared:
+async def _with_ready(lever: Lever, request: PrepareInput, prepared: Prepared, now: float) -> Prepared:
     """Return ``prepared`` with the number of ready replicas, and a warning if not all are ready."""
     if prepared.claimed or request.baseline is not None:
         return prepared
     start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
-    seen = await lever.observe(request.target, request.rules, start, time.time())
+    seen = await lever.observe(request.target, request.rules, start, now)
     ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
     warning = (
         f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "

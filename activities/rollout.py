@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities import autoscaling
 from activities.beating import BEAT_S, Heart, interval_s
+from activities.clock import Clock
 from activities.cluster import Cluster, reading_once
 from activities.draining import Emptyings
 from activities.failure_details import explained, warned
@@ -193,8 +194,8 @@ class Activities:
         slots: int = 100,
         moves_at_once: int = 8,
     ) -> None:
-        self._cluster = cluster
-        self._believer = believer or Believer(reach_of("auto", cluster))
+        self._cluster, self._clock = cluster, cluster.clock
+        self._believer = believer or Believer(reach_of("auto", cluster), clock=cluster.clock)
         self._watches, self._rooms = Watches(cluster), Rooms(cluster)
         self._lost = LostWorkers()
         self._turns, self._moves = Turns(slots), Moves(moves_at_once)
@@ -205,8 +206,8 @@ class Activities:
         self._notifier, self._policy = notifier or Notifier({}), policy
         self._own = OwnAsker(cluster, lambda target: self._levers.of(target).kinds[0], webhooks or {})
         providers = {name: Prometheus(name, settings) for name, settings in (prometheus or {}).items()}
-        self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER))
-        self._panel = Panel({OwnGate: self._own, Metric: self._metrics})
+        self._metrics, self._peaks = MetricAsker(providers), Peaks(providers.get(PROVIDER), cluster.clock)
+        self._panel = Panel({OwnGate: self._own, Metric: self._metrics}, cluster.clock)
 
     @property
     def all(self) -> list[Callable[..., Any]]:
@@ -250,7 +251,7 @@ class Activities:
         Raises:
             Refused: when the policy does not allow it.
         """
-        policy_request, now = request_of(request, prepared), time.time()
+        policy_request, now = request_of(request, prepared), self._clock.now()
         refuse(self._policy, policy_request, now)
         return prepared.model_copy(
             update={
@@ -299,9 +300,9 @@ class Activities:
         rested_s = 0.0
         while True:
             if turn.is_over:
-                await _leave(heart)
+                await _leave(heart, self._clock)
             watch.notice_gap()
-            looked, now = time.monotonic(), time.time()
+            looked, now = time.monotonic(), self._clock.now()
             look_at = now + BEAT_S
             decided = await self._decided(watch, heart, lever, router, request, rested_s)
             if decided is not None:
@@ -344,7 +345,7 @@ class Activities:
         rested_s: float,
     ) -> tuple[Observation, Decision] | None:
         """Observe and decide. Returns None if that is not possible now; a heartbeat says why."""
-        now = time.time()
+        now = self._clock.now()
         _looks.add(1)
         seen = self._with_freeze(_seen(watch, lever, router, request, now), request, now)
         if seen is None:
@@ -394,7 +395,7 @@ class Activities:
         """Return when the target changed since the decision, whichever worker wrote it."""
 
         def shows(watch: NamespaceWatch) -> bool:
-            seen = lever.seen(watch, request.target, request.rules, request.state, time.time())
+            seen = lever.seen(watch, request.target, request.rules, request.state, self._clock.now())
             return seen is None or seen.generation != decided_on.generation
 
         await self._watches.until(request.target.namespace, lever.kinds, shows, LEASE_S)
@@ -450,7 +451,9 @@ class Activities:
     @_defined(contract.VERIFY)
     async def verify(self, request: VerifyInput) -> Verified:
         """Judge readiness on the present target, and return it with the state of all other gates."""
-        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        seen = await self._levers.of(request.target).observe(
+            request.target, request.rules, request.state, self._clock.now()
+        )
         lacking = request.state.lacking(seen.replicas)
         return Verified(
             verdicts=(judge_readiness(request.rules, seen, lacking), *standings(request.rules, request.state))
@@ -470,9 +473,9 @@ class Activities:
         problem = await self._emptied(request)
         if problem:
             return Written(done=False, why=problem)
-        written = await self._levers.of(request.target).scale(request, time.time())
+        written = await self._levers.of(request.target).scale(request, self._clock.now())
         if written.writes and request.ready_at and request.decision.act is Act.SCALE:
-            _ready_to_write.record(max(0.0, (written.moved_at or time.time()) - request.ready_at))
+            _ready_to_write.record(max(0.0, (written.moved_at or self._clock.now()) - request.ready_at))
         # If nothing was written, an earlier attempt may have made the move, and was lost before this.
         held = self._hold_autoscaler(request, moved=written.done)
         return _counted(*await self._beside(written, held), action=action)
@@ -491,7 +494,9 @@ class Activities:
         router = self._routers.of(request.rules.strategy)
         if router is None:
             raise Refused("is not set, so the rollout cannot route traffic", field="spec.strategy.traffic")
-        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        seen = await self._levers.of(request.target).observe(
+            request.target, request.rules, request.state, self._clock.now()
+        )
         if seen.owner != request.state.owner:
             raise Fenced(belonging(seen.owner))
         share = request.decision.share or 0
@@ -505,18 +510,18 @@ class Activities:
         """Set the target's replicas."""
         autoscaler_writes = await self._hold_autoscaler(request, request.decision.replicas)
         return _counted(
-            await self._levers.of(request.target).resize(request, time.time()), autoscaler_writes, action="resize"
+            await self._levers.of(request.target).resize(request, self._clock.now()), autoscaler_writes, action="resize"
         )
 
     @_defined(contract.SETTLE)
     async def settle(self, request: WriteInput) -> Written:
         """Remove new replicas that are not ready."""
-        return _counted(await self._levers.of(request.target).settle(request, time.time()), action="settle")
+        return _counted(await self._levers.of(request.target).settle(request, self._clock.now()), action="settle")
 
     @_defined(contract.UNDO)
     async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
-        written = await self._levers.of(request.target).undo(request, time.time())
+        written = await self._levers.of(request.target).undo(request, self._clock.now())
         return _counted(*await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
 
     @_defined(contract.FINISH)
@@ -525,7 +530,7 @@ class Activities:
         self._turns.end(activity.info().workflow_id or "")  # no next watch ends the former one
         router = self._routers.of(request.rules.strategy)
         freed = await router.finish(request) if router is not None and request.state.routed is not None else 0
-        written = await self._levers.of(request.target).finish(request, time.time())
+        written = await self._levers.of(request.target).finish(request, self._clock.now())
         if written.done:
             await self._own.clean(request.target, request.rules, request.state.owner)
         return _counted(written, freed + await self._give_autoscaler_back(request, written), action="finish")
@@ -558,9 +563,15 @@ class Activities:
             writes += await autoscaling.give_back(self._cluster, request.target, owner)
         return writes
 
+    async def _observed(self, request: VerifyInput | WriteInput) -> Observation:
+        lever = self._levers.of(request.target)
+        return await lever.observe(request.target, request.rules, request.state, self._clock.now())
+
     async def _owned(self, request: WriteInput) -> Observation | None:
         """Read the target afresh. Returns None if the rollout does not own it now."""
-        seen = await self._levers.of(request.target).observe(request.target, request.rules, request.state, time.time())
+        seen = await self._levers.of(request.target).observe(
+            request.target, request.rules, request.state, self._clock.now()
+        )
         return None if seen.gone or seen.owner != request.state.owner else seen
 
     async def let_go(self, request: WatchInput | WriteInput) -> None:
@@ -635,7 +646,7 @@ def _counted(written: Written, more: int = 0, *, action: str) -> Written:
     return written.model_copy(update={"writes": written.writes + more})
 
 
-async def _leave(heart: Heart) -> NoReturn:
+async def _leave(heart: Heart, clock: Clock) -> NoReturn:
     """Learn from Temporal that this watch is cancelled: the answer to a heartbeat cancels it here.
 
     Raises:
@@ -643,7 +654,7 @@ async def _leave(heart: Heart) -> NoReturn:
     """
     for _ in range(LEAVES_AFTER):
         heart.beat(
-            Beat(why="the end of this watch: the rollout continues in another activity", at=time.time()), at_once=True
+            Beat(why="the end of this watch: the rollout continues in another activity", at=clock.now()), at_once=True
         )
         await asyncio.sleep(BEAT_S)
     raise ApplicationError("another activity of this rollout began on this worker, and this watch was not cancelled")

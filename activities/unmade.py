@@ -66,7 +66,7 @@ class _Missing:
 
     def __init__(self, cluster: Cluster, request: WatchInput, names: tuple[str, ...]) -> None:
         self._cluster, self._namespace = cluster, request.target.namespace
-        self._since = min(request.state.progress_at, time.time()) - SKEW_S
+        self._since = min(request.state.progress_at, cluster.clock.now()) - SKEW_S
         self._names, self._message, self._looked_at = names, "", time.monotonic()
         self._wake: Callable[[], None] = lambda: None
         self._may = True

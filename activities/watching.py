@@ -165,7 +165,7 @@ class KindWatch(Followed[Object]):
     def _remember(self, event: str, pod: Object) -> None:
         uid = pod["metadata"].get("uid", "")
         if event == "DELETED":
-            self._bury(Gone(self._ended.pop(uid, pod), time.time()))
+            self._bury(Gone(self._ended.pop(uid, pod), self._cluster.clock.now()))
         elif has_ended(pod):
             self._ended[uid] = pod
 

@@ -13,7 +13,7 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
     The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``. It is a
     percentage, and follows R: a number could let all replicas be unavailable after somebody scaled the target down.
     """
-    return _lowered(rules, state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas), replicas)
+    return _lowered(rules, _absent(state, replicas), replicas)
 
 
 def for_way_back(rules: Rules, state: State, replicas: int) -> Rules:
@@ -46,6 +46,16 @@ def with_ready(state: State, seen: Observation) -> State:
     reached = min(before.replicas, max(before.reached, seen.old.ready + seen.new.ready))
     found = before.model_copy(update={"ready": ready, "reached": reached})
     return state if found == state.before else state.but(before=found)
+
+
+def is_outdated(state: State, seen: Observation) -> bool:
+    """Whether more replicas are ready now than ``state`` knows of, so that the floor is higher than it allows for."""
+    known = with_ready(state, seen)
+    return _absent(known, seen.replicas) < _absent(state, seen.replicas)
+
+
+def _absent(state: State, replicas: int) -> int:
+    return state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas)
 
 
 def _resized(before: Before, goal: Goal, seen: Observation) -> Before:

@@ -82,7 +82,7 @@ def clock_check(area: str, theirs: float, before: float, after: float, resolutio
             area=area, name="clock", verdict=CheckVerdict.OK, found=f"within {SKEW_WARNING_S:g} s of this machine's"
         )
     verdict = CheckVerdict.FAILED if skew > SKEW_FAILURE_S else CheckVerdict.WARNING
-    found = f"at least {skew:.1f} s {ahead} this machine's; minReady and deadlines compare the two"
+    found = f"at least {skew:.1f} s {ahead} this machine's; holds and deadlines compare the servers' clocks"
     return SetupCheck(area=area, name="clock", verdict=verdict, found=found, fix=_NTP)
 
 

@@ -66,7 +66,7 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
     return Activities(
         cluster,
         {**SUPERVISIONS, **settings.supervised},
-        believer=Believer(reach, credentials),
+        believer=Believer(reach, credentials, cluster.clock),
         reach=reach,
         webhooks=settings.webhooks,
         prometheus=settings.prometheus,

@@ -5,10 +5,10 @@ A replica that refuses, or whose answer cannot be read, is not believed; its own
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+from activities.clock import Clock
 from activities.pod_http import PodEndpoint, Reach
 from activities.probes import modelmesh, openinference, tfserving, torchserve
 from activities.probes.base import ProbeRequest, says_loading
@@ -34,8 +34,10 @@ class Loads:
     """Tracks one target's models. Asks while loads of a new replica still count, or are still pending."""
 
     def __init__(
-        self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]]
-    ) -> None:
+        self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]],
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._clock = clock
         self._reach, self._namespace, self._room, self._credentials = reach, namespace, room, credentials
         self._ledger = Ledger()
         self._pods = Pods()
@@ -76,7 +78,7 @@ class Loads:
 
     async def _ask_on(self, rules: LoadFailures) -> None:
         while True:
-            now = time.time()
+            now = self._clock.now()
             counting = self._counting(rules, now)
             if not counting or now > self._looked_at + FORGOTTEN_S:
                 return
@@ -103,13 +105,13 @@ class Loads:
                 if rules.protocol == "modelMesh":
                     reply = await self._ask(rules, replica, modelmesh.METRICS)
                     loaded, failed = _read(modelmesh.METRICS, reply, modelmesh.counts(reply))
-                    self._ledger.note_counts(rules, replica, loaded, failed, time.time())
+                    self._ledger.note_counts(rules, replica, loaded, failed, self._clock.now())
                 else:
                     states = await self._states(rules, replica)
-                    self._ledger.note(rules, replica, states, time.time())
+                    self._ledger.note(rules, replica, states, self._clock.now())
             except StatesUnknown as error:
                 cause = Cause.LOADING if error.loads else Cause.SERVING
-                self._ledger.note_untold(replica, Problem(cause=cause, message=str(error)), time.time())
+                self._ledger.note_untold(replica, Problem(cause=cause, message=str(error)), self._clock.now())
 
     async def _states(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
         match rules.protocol:

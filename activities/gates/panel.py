@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from opentelemetry import metrics, trace
 
+from activities.clock import Clock
 from activities.gates.base import Asker, GateContext
 from segue.contract import WatchInput
 from segue.errors import SegueError
@@ -44,8 +44,8 @@ class _OpenQuestion(NamedTuple):
 class Panel:
     """All questions of a worker that are under way, or whose answers are not recorded yet."""
 
-    def __init__(self, askers: Mapping[type[GatePolicy], Asker[Any]]) -> None:
-        self._askers = askers
+    def __init__(self, askers: Mapping[type[GatePolicy], Asker[Any]], clock: Clock) -> None:
+        self._askers, self._clock = askers, clock
         self._open: dict[_Question, _OpenQuestion] = {}
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ class Panel:
     async def _ask(self, gate: GatePolicy, context: GateContext) -> Verdict:
         with _tracer.start_as_current_span(f"gate {gate.name}") as span:
             answer = await self._answer(gate, context)
-            verdict = answer.model_copy(update={"gate": gate.name, "at": time.time()})
+            verdict = answer.model_copy(update={"gate": gate.name, "at": self._clock.now()})
             numbers = verdict.evidence.numbers if verdict.evidence else {}
             span.set_attributes({"segue.gate.result": str(verdict.result), "segue.gate.why": verdict.why, **numbers})
         _verdicts.add(1, {"gate": gate.name, "result": str(verdict.result)})

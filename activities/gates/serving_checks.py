@@ -8,10 +8,10 @@ does not know of it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from activities.clock import Clock
 from activities.gates.model_loads import Loads
 from activities.pod_http import PodEndpoint, Reach
 from activities.probes import ProbeRequest, Step, steps_of
@@ -70,8 +70,10 @@ class _Room:
 class Believer:
     """Checks the replicas of all targets of a worker."""
 
-    def __init__(self, reach: Reach, credentials: Mapping[str, tuple[str, str]] | None = None) -> None:
-        self._reach = reach
+    def __init__(
+        self, reach: Reach, credentials: Mapping[str, tuple[str, str]] | None = None, clock: Clock | None = None
+    ) -> None:
+        self._reach, self._clock = reach, clock or Clock()
         self._credentials = dict(credentials or {})
         """(header, value) by the name in the spec."""
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -145,7 +147,9 @@ class Believer:
         for other in [k for k, r in self._rooms.items() if k != key and now - r.looked_at > FORGOTTEN_S]:
             self._forget(other)
         if key not in self._rooms:
-            self._rooms[key] = _Room(Loads(self._reach, target.namespace, self._at_once, self._credentials))
+            self._rooms[key] = _Room(
+                Loads(self._reach, target.namespace, self._at_once, self._credentials, self._clock)
+            )
         return self._rooms[key]
 
     def _forget(self, key: tuple[str, ...]) -> None:
@@ -194,7 +198,7 @@ class Believer:
         """Check one replica until it is believed, or has failed for good."""
         assert rules.serving is not None
         serving, rounds = rules.serving, 0
-        loads_until = _loads_until(rules.readiness, replica, time.time())
+        loads_until = _loads_until(rules.readiness, replica, self._clock.now())
         while True:
             try:
                 finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
@@ -203,29 +207,28 @@ class Believer:
                 why = f"the serving check raised {type(error).__name__}; see the worker's log"
                 finding = AnswerFinding(Sort.UNSENT, why)
             rounds += 1
-            self._note(room, answers, finding, rules, late=time.time() >= loads_until)
+            self._note(room, answers, finding, rules, late=self._clock.now() >= loads_until)
             room.wake()
             if answers.believed or answers.hopeless:
                 return
             doubled = serving.backoff.total_seconds() * 2 ** min(max(answers.failed - 1, 0), 10)
             await asyncio.sleep(min(doubled, max(LONGEST_BACKOFF_S, serving.backoff.total_seconds())))
 
-    @staticmethod
-    def _note(room: _Room, answers: _Answers, finding: AnswerFinding, rules: Rules, *, late: bool) -> None:
+    def _note(self, room: _Room, answers: _Answers, finding: AnswerFinding, rules: Rules, *, late: bool) -> None:
         assert rules.serving is not None
         before, answers.finding = answers.finding, finding
         if finding.sort is Sort.SERVES:
-            answers.believed, room.progress_at = True, time.time()
+            answers.believed, room.progress_at = True, self._clock.now()
         elif finding.sort in {Sort.WRONG, Sort.SILENT}:
             answers.failed += 1
-            answers.failed_since = answers.failed_since or time.time()
+            answers.failed_since = answers.failed_since or self._clock.now()
             # A container that just ended gives no answer. Wait until its pod reports why it ended.
-            waits = finding.sort is Sort.SILENT and time.time() < answers.failed_since + SILENT_S
+            waits = finding.sort is Sort.SILENT and self._clock.now() < answers.failed_since + SILENT_S
             answers.hopeless = answers.failed >= rules.serving.tries and not waits
         elif finding.sort is Sort.LOADING:
             answers.failed, answers.failed_since, answers.hopeless = 0, 0.0, late
             if before != finding and not late:  # it makes progress: its answer differs from the one before
-                room.progress_at = time.time()
+                room.progress_at = self._clock.now()
 
     async def _round(
         self, namespace: str, replica: Replica, serving: Serving, steps: list[Step], *, warms_up: bool

@@ -6,6 +6,7 @@ import zlib
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.levers.template import differences, fingerprint
+from segue.as_before import is_outdated
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Fenced, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Note, Revision
@@ -386,7 +387,19 @@ def checked(request: WriteInput, seen: Observation, patch: Object | None) -> Obj
     if patch is not None and seen.generation != request.generation:
         # The decision is stale: somebody wrote since, or this attempt was lost long ago.
         raise Stale(f"the target changed since the decision: generation {seen.generation}, not {request.generation}")
+    if patch is not None:
+        refuse_outdated(request, seen)
     return patch
+
+
+def refuse_outdated(request: WriteInput, seen: Observation) -> None:
+    """Refuse a move that was decided with a floor that is too low: replicas became ready since.
+
+    Raises:
+        Stale: in that case.
+    """
+    if request.decision.counts is not None and is_outdated(request.state, seen):
+        raise Stale("more replicas are ready than when the move was decided")
 
 
 def is_another(found: Object, mark: Mark) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from activities import autoscaling
+from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.base import Lever
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
@@ -43,16 +44,16 @@ async def release_stepped(
     rules = rules_of(target, await _taken(cluster, lever, target, owner))
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
-    state = _state(prepared, to)
+    state = _state(prepared, to, cluster.clock.now())
     tell(f"{target} is released from its rollout, and moves to the {to} version")
     ends_at, reported = time.monotonic() + timeout_s, ""
     while True:
-        seen = await lever.observe(target, rules, state, time.time())
-        decision = decide(rules, state, seen, time.time())
+        seen = await lever.observe(target, rules, state, cluster.clock.now())
+        decision = decide(rules, state, seen, cluster.clock.now())
         if decision.why != reported:
             tell(decision.why)
             reported = decision.why
-        state = await _step(lever, target, rules, state, seen, decision)
+        state = await _step(lever, target, rules, state, seen, decision, cluster.clock)
         if state.outcome is not None:
             return f"{target} runs the {to} version; its strategy is restored"
         if time.monotonic() >= ends_at:
@@ -61,7 +62,7 @@ async def release_stepped(
 
 
 async def _step(
-    lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision
+    lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision, clock: Clock
 ) -> State:
     """Execute the decision; return the state after it."""
     if decision.act is Act.FENCED:
@@ -72,8 +73,8 @@ async def _step(
         return state  # it waits: for replicas, or for its controller
     relaxed = as_before(rules, state, seen.replicas)
     given = WriteInput(target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation)
-    written = await write(given, time.time())
-    return applied(rules, state, seen, decision, time.time(), written).but(**_ALWAYS)
+    written = await write(given, clock.now())
+    return applied(rules, state, seen, decision, clock.now(), written).but(**_ALWAYS)
 
 
 async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
@@ -111,7 +112,7 @@ def rules_of(target: Target, found: Object) -> Rules:
     return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
 
 
-def _state(prepared: Prepared, to: Way) -> State:
+def _state(prepared: Prepared, to: Way, now: float) -> State:
     """Return the state of a rollout in that direction, which overrules other writers' changes."""
     return State(
         owner=prepared.owner,
@@ -122,6 +123,6 @@ def _state(prepared: Prepared, to: Way) -> State:
         claimed=True,
         before=None if prepared.ready is None else Before(replicas=prepared.replicas, ready=prepared.ready),
         mark=prepared.mark,
-        progress_at=time.time(),
+        progress_at=now,
         **_ALWAYS,
     )

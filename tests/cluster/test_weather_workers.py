@@ -23,5 +23,5 @@ async def test_the_weather_stops_and_kills_a_worker(stack: Stack) -> None:
             weather = Weather(stack, fleet, proxy, "{}")
             await weather.worker.serves()
             first = weather.worker.process.pid
-            assert await passes(Fault("worker-stopped", 0.0, 0.1)) == first
+            assert await passes(Fault("worker-stopped", 0.0, 0.1), Fault("worker-clock", 0.0, 0.1)) == first
             assert await passes(Fault("worker-stopped", 0.0, 0.3), Fault("worker-killed", 0.2, 0.3)) != first

@@ -1,17 +1,22 @@
 """What was not ready before a rollout: not required of the new version, nor of a rollback, and forgotten once it is."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
 
 from activities.levers.deployment.patches import own_budget
+from activities.levers.ownership import refuse_outdated
 from segue.as_before import as_before, for_way_back, with_ready
 from segue.budget import resolve_budget
-from segue.decide import Act, decide
+from segue.contract import WriteInput
+from segue.decide import Act, Decision, decide
+from segue.errors import Stale
 from segue.gates import Result
 from segue.gates.readiness import judge_readiness
 from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Readiness, Rules, Strategy
+from segue.spec.target import DeploymentTarget
 from segue.state import Before, Goal, Outcome, State, requested
 
 NOW, DEADLINE_S = 1_000.0, 60
@@ -80,6 +85,26 @@ def test_what_becomes_ready_is_asked_for_from_then_on() -> None:
     assert found == Before(replicas=4, ready=3, reached=4)
     assert with_ready(MOVING, see((4, 4), (0, 0))).before == Before(replicas=4, ready=4, reached=4)
     assert with_ready(MOVING, see((3, 2), (1, 0))).before == Before(replicas=4, ready=3, reached=2)
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "outdated"),
+    [
+        pytest.param(MOVING, see((4, 3), (0, 0)), False, id="as-before"),
+        pytest.param(MOVING, see((4, 4), (0, 0)), True, id="another-old-one-is-ready"),
+        pytest.param(MOVING, see((4, 3), (1, 1)), True, id="a-new-one-is-ready"),
+        pytest.param(BACK, see((4, 3), (1, 1)), False, id="back-the-new-ones-do-not-count"),
+        pytest.param(BACK, see((4, 4), (1, 1)), True, id="back-another-old-one-is-ready"),
+        pytest.param(MOVING.but(before=None), see((4, 4), (0, 0)), False, id="all-were-ready-before"),
+    ],
+)
+def test_a_move_is_outdated_if_more_replicas_became_ready(state: State, seen: Observation, outdated: bool) -> None:
+    """It was decided with a floor that is too low now; a move without counts has none."""
+    move = Decision(act=Act.SCALE, why="why", counts=Counts(3, 1))
+    request = WriteInput(target=DeploymentTarget(name="chat"), rules=RULES, state=state, decision=move)
+    with pytest.raises(Stale, match="more replicas are ready") if outdated else nullcontext():
+        refuse_outdated(request, seen)
+    refuse_outdated(request.model_copy(update={"decision": Decision(act=Act.FINISH, why="why")}), seen)
 
 
 def test_added_replicas_do_not_stand_for_those_that_were_not_ready() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from activities import capacity as capacities
 from activities.capacity import UNREACHABLE, Capacity, Sums, taken_by
+from activities.clock import Clock
 from activities.cluster import Cluster
 from segue.errors import NotAllowed, SegueError, Unreachable
 
@@ -79,7 +80,7 @@ class _Server:
     """The API server's answers for nodes and pods; counts the lists."""
 
     def __init__(self, *, lists: SegueError | None = None, watches: SegueError | None = None) -> None:
-        self.refuses_lists, self.refuses_watches = lists, watches
+        self.refuses_lists, self.refuses_watches, self.clock = lists, watches, Clock()
         self.listed: list[str] = []
         self.objects = {"nodes": [node("a")], "pods": [pod("1", cpu="2")]}
         self.events: dict[str, asyncio.Queue[tuple[str, Object]]] = {"nodes": asyncio.Queue(), "pods": asyncio.Queue()}

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from activities import watching
+from activities.clock import Clock
 from activities.cluster import Cluster
 from activities.kept_fields import KEPT, WHOLE, Fields, kept
 from activities.levers import Levers
@@ -239,7 +239,7 @@ class _Server:
     """The API server: it lists the objects of a world; half of the pods are then removed."""
 
     def __init__(self, world: dict[str, list[Object]]) -> None:
-        self._world = world
+        self._world, self.clock = world, Clock()
 
     async def pages(self, kind: str, namespace: str, fields: str) -> AsyncIterator[Object]:
         yield {"items": copy.deepcopy(self._world[kind]), "metadata": {"resourceVersion": "1"}}
@@ -296,7 +296,7 @@ async def read_by_all(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[Path]]:
 @pytest.fixture(autouse=True)
 def still(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock stands still: a removed pod is noted with its time."""
-    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(Clock, "now", lambda clock: NOW)
 
 
 async def test_what_is_read_is_kept_and_what_is_kept_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

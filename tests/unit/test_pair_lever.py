@@ -9,7 +9,7 @@ import pytest
 from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
-from activities.levers.pair.lever import _refuse, check_admitted
+from activities.levers.pair.lever import _refuse, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
@@ -127,6 +127,14 @@ def test_what_admission_made_of_the_old_template_is_no_foreign_change() -> None:
     assert read(pair, RULES, known, NOW).foreign is None
     assert read(mirrored, RULES, known, NOW).foreign is not None, "somebody else wrote it"
     assert read(mirrored, RULES, known.but(mark=mark_of(mirrored)), NOW).foreign is None
+
+
+def test_a_rollback_tells_which_template_it_leaves_on_the_old_side() -> None:
+    """It brings only the replicas back: nothing of a pair writes that template."""
+    pair, changed = held(side("chat", 0, 2), side("chat-next", 2, 2)), held(side("chat", 9, 2), side("chat-next", 2, 2))
+    back = state(pair).but(goal=Goal.BACK)
+    assert changed_by_others(pair, back) == "" == changed_by_others(changed, back.but(goal=Goal.FORWARD))
+    assert "Deployment chat is not that from before the rollout" in changed_by_others(changed, back)
 
 
 @pytest.mark.parametrize(

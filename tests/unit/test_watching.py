@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from activities import watching
+from activities.clock import Clock
 from activities.cluster import Cluster
 from activities.ended_pods import Gone, read_ended
 from activities.watching import GAP_S, PULSE_S, Clocks, NamespaceWatch, Watches, controller_uid
@@ -45,6 +46,7 @@ class _Events:
     """The API server: a list, which is empty unless a test fills it, and then the events that a test sends."""
 
     def __init__(self) -> None:
+        self.clock = Clock()
         self.there: dict[str, dict[str, Object]] = defaultdict(dict)
         self._events: dict[str, asyncio.Queue[tuple[str, Object]]] = defaultdict(asyncio.Queue)
         self.lists: list[tuple[str, str]] = []

@@ -136,6 +136,14 @@ def test_controllers_learn_of_fewer_replicas_after_an_outage() -> None:
     assert _judged([*replaced, Moment(140, _pods(2)), Moment(142, _pods(2, 4))], fewer, outages=[(108.0, 119.0)])
 
 
+def test_after_an_outage_any_number_may_pass_for_a_second() -> None:
+    """A controller works off its backlog in any order: it may add before it removes."""
+    backlog, away = [Moment(100, _pods(4)), Moment(112, _pods(4, 6)), Moment(112.5, _pods(4))], [(104.0, 111.0)]
+    assert _judged(backlog) and not _judged(backlog, outages=away)
+    assert _judged([*backlog[:2], Moment(113.5, _pods(4, 6))], outages=away)
+    assert _judged([Moment(100, _pods(4)), Moment(130, _pods(4, 6))], outages=away)
+
+
 def test_what_follows_from_anothers_write_is_theirs() -> None:
     """A template that somebody changes while its controller moves can take pods; afterwards the floor holds again."""
     assert not _judged(_moments(_pods(4), _pods(1)), spoiled=[119.0])

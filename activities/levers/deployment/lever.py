@@ -360,7 +360,7 @@ class DeploymentLever:
 
         New pods may still be loading then; their ReplicaSet creates them all the same.
         """
-        moved = moved.model_copy(update={"moved_at": time.time()})
+        moved = moved.model_copy(update={"moved_at": self._cluster.clock.now()})
         target, ours = request.target, {request.state.wanted.template}
         mark = moved.mark or request.state.mark
         ends_at = time.monotonic() + _TAKEN_UP_S

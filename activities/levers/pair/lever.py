@@ -35,16 +35,19 @@ from activities.levers.ownership import (
     deleted,
     is_another,
     labels_of,
+    latest_of,
     noted,
     outcome_noted,
     packed,
     recreated,
     refuse_lost,
     refuse_others,
+    refuse_outdated,
     refuse_overfull,
     refuse_resized,
     replicas_of,
     selector_of,
+    writers_of,
 )
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
@@ -320,7 +323,8 @@ class PairLever:
             if not await writing.is_free():  # otherwise another attempt was faster
                 return Written(done=False, why=str(stale), writes=writing.writes)
         cleaned = await writing.clean()
-        return writing.written.model_copy(update={"warning": cleaned.left})
+        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left)))
+        return writing.written.model_copy(update={"warning": warning})
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
         """Release both Deployments, unless an earlier attempt did."""
@@ -365,6 +369,18 @@ class PairLever:
             await asyncio.sleep(_POLL_S)
 
 
+def changed_by_others(pair: Pair, state: State) -> str:
+    """Return that a rollback leaves another pod template than the baseline's; empty if it does not."""
+    old = pair.old.deployment
+    if state.goal is Goal.FORWARD or fingerprint(old["spec"]["template"]) == state.baseline.template:
+        return ""
+    who, name = latest_of(writers_of(old, ("f:template",))), old["metadata"]["name"]
+    return (
+        f"the pod template of Deployment {name} is not that from before the rollout, and stays: {who} wrote it, and a "
+        f"pair's rollout writes only that of the new Deployment; see `kubectl rollout undo deployment/{name}`"
+    )
+
+
 @dataclass
 class _Writing:
     """The writes of one activity. Each follows a fresh read, and none overwrites somebody else's change."""
@@ -406,6 +422,8 @@ class _Writing:
             return pair
         if pair.generation != self.generation:
             raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
+        if goal is not None:
+            refuse_outdated(self.request, seen)
         problem = objection(resolve_budget(self.request.rules.strategy, seen.replicas), seen, goal) if goal else ""
         if problem:
             raise Stale(problem)

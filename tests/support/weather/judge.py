@@ -163,7 +163,9 @@ def _over(seen: Seen) -> Iterable[str]:
         allowed = max(ceiling, min(allowed, most))
         over_since = (over_since or moment.at) if moment.total > allowed else None
         is_passing = over_since is not None and moment.at - over_since < PASSING_S
-        if moment.total > allowed + (seen.passing if is_passing else 0):
+        # A controller that was away works off its backlog in any order.
+        passing = math.inf if known_since < moment.at - LATE_S else seen.passing
+        if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total
 

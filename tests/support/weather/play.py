@@ -20,6 +20,7 @@ from gate_servers import SECRET, Webhooks, webhook_server
 from harness import Lab, Run, WorkerProcess, open_lab
 from kubernetes import client
 from segue_local import LocalStackError, Stack
+from skewed_worker import SKEW
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
@@ -71,16 +72,22 @@ class Weather:
 
     def __init__(self, stack: Stack, fleet: Lab, proxy: ApiProxy, webhooks: str) -> None:
         self._stack, self._proxy, self._fleet, self._webhooks = stack, proxy, fleet, webhooks
+        self._skew = self._fleet.stack.state_dir / f"skew-{self._fleet.namespace}"
+        """Holds by how many seconds the workers' clock is wrong."""
+        self._skew.write_text("0")
         self.worker = self._new_worker()
         self.log: list[str] = []
         self.outages: list[tuple[float, float]] = []
         """When servers of the cluster were away, in monotonic seconds."""
+        self.taken: set[str] = set()
+        """The uids of the pods that a fault of a node removed, and of the leaders of their groups."""
         self._down: set[str] = set()
         """The servers that stay dead for now."""
         self._restarting = threading.Lock()
 
     def _new_worker(self) -> WorkerProcess:
-        return self._fleet.worker(KUBECONFIG=str(self._proxy.kubeconfig), SEGUE_WEBHOOKS=self._webhooks)
+        given = {"KUBECONFIG": str(self._proxy.kubeconfig), "SEGUE_WEBHOOKS": self._webhooks, SKEW: str(self._skew)}
+        return self._fleet.worker(module="skewed_worker", **given)
 
     def pass_over(self, faults: tuple[Fault, ...], start: float) -> None:
         """Let all faults happen at their times, and return when each is over; several may overlap."""
@@ -107,7 +114,11 @@ class Weather:
     @contextlib.contextmanager
     def _lasting(self, fault: Fault) -> Iterator[None]:
         subject, _, how = fault.what.rpartition("-")
-        if subject == "worker":
+        if fault.what == "worker-clock":
+            self._skew.write_text(str(random.Random(fault.dice).choice((-3600, -30, 30, 3600))))
+            yield
+            self._skew.write_text("0")
+        elif subject == "worker":
             yield from self._worker(how)
         elif subject == "node":
             yield from self._silent_node(fault)
@@ -148,12 +159,25 @@ class Weather:
         yield
         expired = {"spec": {"leaseDurationSeconds": 1}}
         persistently(lambda: leases.patch_namespaced_lease(name, LEASES, expired))
-        # What Kubernetes once reported as unready stays so: the fake kubelet reports no pod again.
-        listed = persistently(lambda: core.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={name}"))
+        self._remove_unready(name)
+
+    def _remove_unready(self, node: str) -> None:
+        """Remove the pods that Kubernetes reported as unready: the fake kubelet reports none of them again."""
+        core = self._fleet.core
+        listed: Any = persistently(core.list_pod_for_all_namespaces)
+        uids = {(pod.metadata.namespace, pod.metadata.name): pod.metadata.uid for pod in listed.items}
         for pod in listed.items:
-            if not any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ()):
-                with contextlib.suppress(*OUTAGE):  # it is gone
-                    core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, grace_period_seconds=0)
+            metadata = pod.metadata
+            is_ready = any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ())
+            if pod.spec.node_name != node or is_ready:
+                continue
+            # With a worker of a group, its leader goes: the worker's StatefulSet has its name.
+            leaders = [(metadata.namespace, owner.name) for owner in metadata.owner_references or ()]
+            self.taken |= {uids[each] for each in ((metadata.namespace, metadata.name), *leaders) if each in uids}
+            # Another version of it may be ready by now.
+            as_read: Any = {"preconditions": {"resourceVersion": metadata.resource_version}, "gracePeriodSeconds": 0}
+            with contextlib.suppress(*OUTAGE):  # it is gone
+                core.delete_namespaced_pod(metadata.name, metadata.namespace, body=as_read)
 
     def _worker(self, how: str) -> Iterator[None]:
         if how == "killed":
@@ -216,9 +240,7 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
             made, started = (threading.Barrier(len(day.rollouts) + extra) for extra in (0, 1))
             fine = threading.Event()
             players = [
-                Player(
-                    stack, fleet.task_queue, rolled, day, proxy, hooks, made, started, fine, together, weather.outages
-                )
+                Player(stack, fleet.task_queue, rolled, day, proxy, hooks, made, started, fine, together, weather)
                 for rolled in day.rollouts
             ]
             # Each has a thread and a loop of its own: a call that hangs in an outage blocks nobody else.
@@ -251,11 +273,11 @@ class Player:
     def __init__(
         self, stack: Stack, queue: str, rolled: Rolled, day: Day, proxy: ApiProxy, hooks: Webhooks,
         made: threading.Barrier, started: threading.Barrier, fine: threading.Event, together: str,
-        outages: list[tuple[float, float]],
+        weather: Weather,
     ) -> None:  # fmt: skip
         self.stack, self.queue, self.rolled, self.day, self.proxy = stack, queue, rolled, day, proxy
         self.hooks, self.made, self.started, self.fine, self.together = hooks, made, started, fine, together
-        self.outages = outages
+        self.weather = weather
         self.dice = random.Random(f"people of {day.seed} {rolled.name}")
         self.reasons: set[str] = set()
         self.answered: dict[str, float] = {}
@@ -364,7 +386,8 @@ class Player:
             ready = await self._settled(subject, eyes, ended_as)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
-        seen = judge.Seen(eyes.moments, eyes.sizes, budget, done.taken, done.spoiled, outages=self.outages)
+        taken = done.taken | self.weather.taken
+        seen = judge.Seen(eyes.moments, eyes.sizes, budget, taken, done.spoiled, outages=self.weather.outages)
         found = judge.breaches(seen)[:3]
         if ended_as not in OUTCOMES:
             return [*found, ended_as or f"does not end: {self.status!r}"]
@@ -377,7 +400,7 @@ class Player:
             expected_image=self._images(done.what),
             ready=ready,
             replicas=eyes.sizes[-1].replicas,
-            differences=_differences(subject, ended_as, before),
+            differences=[each for each in _differences(subject, ended_as, before) if not self._stays(each)],
             leftovers=[*_leftovers(subject, ended_as, eyes)],
             replay_error=await _replayed(histories),
             events=sum(len(history.events) for history in histories),
@@ -422,7 +445,16 @@ class Player:
 
     def _images(self, happened: list[str]) -> dict[str, set[str]]:
         wanted = {"3"} | ({"2"} if not self.rolled.mode else set())
-        return {"Completed": wanted, "RolledBack": {"1"}, "Aborted": {"1"}}
+        before = {"1", "9"} if self._keeps_foreign and "foreign-image" in happened else {"1"}
+        return {"Completed": wanted, "RolledBack": before, "Aborted": before}
+
+    @property
+    def _keeps_foreign(self) -> bool:
+        """Whether a rollback leaves what somebody else made of the old side: a pair's old template is never written."""
+        return self.rolled.kind == "DeploymentPair"
+
+    def _stays(self, difference: str) -> bool:
+        return self._keeps_foreign and self.rolled.has("foreign-image") and ".template." in difference
 
 
 def _budget(rolled: Rolled) -> judge.Budget:

@@ -19,7 +19,7 @@ KINDS = ("Deployment", "Deployment", "DeploymentPair", "StatefulSet", "LeaderWor
 BAD_MODES = ("crash-loop", "never-ready", "image-pull")
 SERVERS = ("temporal", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 WEATHER = (
-    "worker-killed", "worker-stopped", "two-workers",
+    "worker-killed", "worker-stopped", "two-workers", "worker-clock",
     *(f"{server}-{how}" for server in SERVERS for how in ("killed", "stopped")),
     "api-slow", "api-errors", "api-throttles", "api-conflicts", "api-loses-answers", "watches-cut",
     "watches-late", "node-silent",
