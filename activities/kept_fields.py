@@ -36,7 +36,10 @@ KEPT: Final[Mapping[str, Fields]] = {
             "uid": WHOLE,
             "generateName": WHOLE,
             "ownerReferences": {"controller": WHOLE, "name": WHOLE, "uid": WHOLE},
-            "annotations": {"controller.kubernetes.io/pod-deletion-cost": WHOLE},
+            "annotations": {
+                "controller.kubernetes.io/pod-deletion-cost": WHOLE,
+                "leaderworkerset.sigs.k8s.io/size": WHOLE,
+            },
             "creationTimestamp": WHOLE,
             "deletionTimestamp": WHOLE,
             "deletionGracePeriodSeconds": WHOLE,

@@ -473,3 +473,78 @@ def test_a_controller_that_never_says_what_it_observed_is_refused(status: dict[s
     )
     with pytest.raises(Refused, match="since v0") if refused else contextlib.nullcontext():
         lever._refuse_unsettled(there, target)
+
+
+LWS = "leaderworkerset.sigs.k8s.io"
+HASH = f"{LWS}/template-revision-hash"
+
+
+def owned_by(owner: str) -> list[dict[str, Any]]:
+    return [{"kind": "Owner", "name": "llama", "uid": owner, "controller": True}]
+
+
+def revision_of(owner: str, number: int, name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """A revision of the LeaderWorkerSet, or of the StatefulSet of its leaders."""
+    metadata = {"name": f"{owner}-{name}", "labels": {HASH: name}, "ownerReferences": owned_by(owner)}
+    return {"metadata": metadata, "revision": number, "data": {"spec": data}}
+
+
+def pod_of_group(group: int, worker: int, size: str) -> dict[str, Any]:
+    found = pod_of(group, "")
+    labels = {"name": "llama", "group-index": str(group), "worker-index": str(worker)}
+    found["metadata"]["labels"] = {HASH: "old", **{f"{LWS}/{name}": value for name, value in labels.items()}}
+    found["metadata"]["annotations"] = {f"{LWS}/size": size} if size else {}
+    return found
+
+
+def groups_of(groups: dict[int, tuple[int, str, str]], current: str = "leaders-old") -> Numbered:
+    """Return a LeaderWorkerSet of size 3: of each group its number of pods, and the sizes that leader and workers tell.
+
+    All groups run the version ``old``; the StatefulSet of the leaders takes ``current`` for its current revision.
+    """
+    revisions, present = [], dict[str, Any]()
+    for number, name in enumerate(("older", "old"), start=1):
+        containers = [{"name": "server", "image": f"a/b:{name}"}]
+        present = {"size": 3, "workerTemplate": {"spec": {"containers": containers}}}
+        of_leaders = {"template": {"metadata": {"labels": {HASH: name}}}}
+        revisions += [
+            revision_of("u", number, name, {"leaderWorkerTemplate": present}),
+            revision_of("leaders", number, name, of_leaders),
+        ]
+    rolling = {"rollingUpdateConfiguration": {"partition": 0, "maxSurge": 0, "maxUnavailable": 1}}
+    spec = {"replicas": R, "leaderWorkerTemplate": present, "rolloutStrategy": rolling}
+    leaders = {
+        "metadata": {"name": "llama", "uid": "leaders", "ownerReferences": owned_by("u")},
+        "spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}},
+        "status": {"currentRevision": current},
+    }
+    pods = [pod_of_group(i, n, told[min(n, 1)]) for i, (count, *told) in groups.items() for n in range(count)]
+    found = {"metadata": {"name": "llama", "uid": "u"}, "spec": spec, "status": {}}
+    return LeaderWorkerSetLever(cast("Any", None)).numbered(found, revisions, pods, [leaders])
+
+
+@pytest.mark.parametrize(
+    ("count", "leader", "workers", "whole"),
+    [
+        pytest.param(2, "2", "2", True, id="made-before-the-size-changed"),
+        pytest.param(2, "3", "3", False, id="one-is-lost"),
+        pytest.param(3, "2", "3", True, id="came-back-in-the-former-version"),
+        pytest.param(2, "2", "3", False, id="its-workers-are-of-the-present-size"),
+        pytest.param(1, "1", "", True, id="no-workers"),
+        pytest.param(1, "2", "", False, id="its-workers-do-not-exist-yet"),
+    ],
+)
+def test_a_group_has_a_size_of_its_own(count: int, leader: str, workers: str, whole: bool) -> None:
+    """A change of ``size`` does not make the groups unready that were made before it."""
+    replica = groups_of({0: (count, leader, workers)}).running[0]
+    assert (replica.ready_since is not None) is whole
+    assert ("pods of its group exist" in replica.unready) is not whole
+
+
+def test_a_warning_tells_in_which_version_lost_groups_come_back() -> None:
+    lever, unready = LeaderWorkerSetLever(cast("Any", None)), {0: (2, "3", "3"), 1: (3, "3", "3")}
+    assert lever.warnings(groups_of(unready)) == []
+    (warning,) = lever.warnings(groups_of(unready, "leaders-older"))
+    assert "1 of 2 replicas are not ready" in warning and "comes back as server=a/b:older" in warning
+    assert lever.warnings(groups_of({0: (3, "3", "3")}, "leaders-older")) == [], "its controller is about to end it"
+    assert lever.warnings(groups_of(unready, "gone")) == [], "nothing is known of it"
