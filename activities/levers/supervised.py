@@ -301,10 +301,15 @@ class SupervisedLever:
             unfinished = Problem(cause=Cause.UNREADY, message=message)
         ended = self._ended(seen, saved, undone=undone, back=back)
         proven_at = [t + min_ready_s for t in ready_times]
+        short_of = replicas - state.lacking(replicas)
+        old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
+        new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now, short_of=short_of if unfinished else None)
+        if undone:  # its operator may not be able to create all that it requests, now as before the rollout
+            old_side = old_side.model_copy(update={"total": max(old_side.total, replicas - new_side.total)})
         return Observation(
             replicas=replicas,
-            old=_side(old, min_ready_s, _ANY_RESTARTS, now, short=now < late_until),
-            new=_side(new, min_ready_s, rules.readiness.max_restarts, now, short=unfinished is not None),
+            old=old_side,
+            new=new_side,
             asked=Counts(0, replicas) if written else Counts(replicas, 0),
             template=template,
             generation=found["metadata"].get("generation", 0),
@@ -617,11 +622,14 @@ class SupervisedLever:
         )
 
 
-def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short: bool = False) -> Side:
-    """Count a side; ``short`` means that the operator is not done, so not all of it can be proven."""
+def _side(
+    replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short_of: int | None = None
+) -> Side:
+    """Count a side; with ``short_of``, so many can not be proven yet, because the operator is not done."""
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
-    return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
+    most = total if short_of is None else max(0, min(total, short_of) - 1)
+    return Side(total=total, ready=ready, proven=min(proven, most))
 
 
 def _stopped(seen: Supervised) -> list[tuple[Object, float]]:

@@ -13,7 +13,7 @@ from segue.decide import Act, Decision, decide
 from segue.errors import Refused
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules
-from segue.state import Goal, State
+from segue.state import Before, Goal, State
 from segue.supervision import SUPERVISIONS
 
 START = 1_800_000_000.0
@@ -395,3 +395,34 @@ def test_what_its_operator_adds_is_the_operators(
     wrote = state.baseline.template if back else "new"
     assert LEVER._stands(found, wrote, state) is not foreign
     assert (LEVER._template(found, state) == wrote) is not foreign
+
+
+def short_before(ready: int, now: list[dict[str, Any]], **status: Any) -> tuple[Supervised, State]:
+    """The resource requests 3 replicas, of which so many were ready before the rollout."""
+    before = [pod(HEAD, "a", n) for n in range(ready)]
+    seen, state = rolled(before, now, **status)
+    seen.found["spec"]["predictor"]["minReplicas"] = 3
+    return seen, state.but(before=Before(replicas=3, ready=ready))
+
+
+@pytest.mark.parametrize(("ready", "ends"), [(2, True), (3, False)])
+def test_a_rollback_does_not_wait_for_pods_that_were_not_there_before(ready: int, ends: bool) -> None:
+    """A quota lets its operator create 2 of 3: as many as before are enough, once it may have observed the rollback."""
+    seen, state = short_before(ready, [pod(HEAD, "a", n) for n in range(2)])
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    found = isvc({"minReplicas": 3}, {**kept, "wrote": kept_template()})
+    back = state.but(goal=Goal.BACK, mark=LEVER._mark(found), progress_at=LATER)
+    early, decided = read(LEVER._supervised(found, seen.pods), back, LATER + STEADY_S - 1)
+    assert (early.old.total, early.old.ready) == (3, 2)
+    assert decided.act is Act.WAIT, "its operator may act late"
+    _, decided = read(LEVER._supervised(found, seen.pods), back, LATER + STEADY_S)
+    assert (decided.act is Act.FINISH) is ends, decided
+
+
+def test_an_operator_that_is_not_done_completes_nothing_where_some_were_not_ready_before() -> None:
+    """Also after the deadline: what was not ready before is no reason to pass over a condition."""
+    unmet: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}
+    now = [pod(HEAD, "b", n) for n in range(3)]
+    assert read(*short_before(2, now))[1].act is Act.VERIFY
+    _, late = read(*short_before(2, now, **unmet))
+    assert late.act is Act.FAIL and "condition Ready: NoRoute" in late.why
