@@ -286,7 +286,8 @@ class SupervisedLever:
         # An autoscaler may run more than the resource requests: all of them must be proven.
         # If the minimum is 0, replicas ran nevertheless: the wait for one has its deadline.
         some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
-        replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
+        asked = max(self._least(seen, len(stay)), len(new if written else old), int(some))
+        replicas = 0 if self._is_stopped(seen) else asked
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
         fewer = max(0, int(saved["replicas"]) - len(seen.pods)) if saved else 0
@@ -418,6 +419,11 @@ class SupervisedLever:
                 reason = condition.get("message") or condition.get("reason") or "is not met"
                 return Problem(cause=Cause.UNREADY, message=f"condition {name}: {reason}")
         return None
+
+    def _is_stopped(self, seen: Supervised) -> bool:
+        """Whether somebody stopped the resource: like a target that is scaled to 0, it runs nothing meanwhile."""
+        name = self._kind.stopped
+        return name is not None and not seen.pods and _condition(seen.found, name).get("status") == "True"
 
     def _only_stops(self, seen: Supervised, saved: Object) -> bool:
         """Whether a part of the resource only has stopping pods: its new pods may come after these.

@@ -426,3 +426,20 @@ def test_an_operator_that_is_not_done_completes_nothing_where_some_were_not_read
     assert read(*short_before(2, now))[1].act is Act.VERIFY
     _, late = read(*short_before(2, now, **unmet))
     assert late.act is Act.FAIL and "condition Ready: NoRoute" in late.why
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_resource_that_somebody_stopped_is_asleep(back: bool) -> None:
+    """It blames no version; a rollback of it ends, because nothing runs that could be ready."""
+    stopped: dict[str, Any] = {
+        "conditions": [{"type": name, "status": str(name == "Stopped")} for name in ("Ready", "Stopped")]
+    }
+    seen, state = rolled([pod(HEAD, "a")], [], **stopped)
+    if back:
+        kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+        seen = LEVER._supervised(isvc(None, {**kept, "wrote": kept_template()}, **stopped), [])
+        state = state.but(goal=Goal.BACK, mark=LEVER._mark(seen.found), progress_at=START)
+    found, decided = read(seen, state)
+    assert (found.replicas, decided.act) == (0, Act.FINISH if back else Act.SLEEP)
+    running = seen._replace(pods=[pod(HEAD, "a")])
+    assert read(running, state)[0].replicas == 1, "its pods stop first"
