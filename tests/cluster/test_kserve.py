@@ -183,7 +183,27 @@ async def refused_by_event(lab: Lab) -> None:
     assert "denied the request" in cause and "webhook" in cause and "grant the worker" not in cause
 
 
-CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event)
+async def stopped(lab: Lab) -> None:
+    """Somebody stops it for longer than the deadline: no version fails. It is taken back while it runs nothing."""
+    found = await make(lab, "stopped", 2, least=2)
+    before = predictor(found, "stopped")
+    run = await start(lab, "stopped", GOOD, readiness={"minReady": "5s", "deadline": "6s"})
+    await until("a new pod", lambda: lab.pods("isvc.stopped-predictor", "example/chat:2"))
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
+    asleep = await run.until("it sleeps", lambda status: status.waiting_for == "replicas: the target is scaled to 0")
+    assert not asleep.needs_person
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
+    await run.until("it goes on", lambda status: status.new.ready == 2)
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
+    await run.until("it sleeps again", lambda status: status.waiting_for == asleep.waiting_for)
+    await run.send("abort")
+    await ends(run, "Aborted")
+    assert predictor(found, "stopped") == before
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
+    await until("as it was before", lambda: ready(lab, "stopped") == 2)
+
+
+CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event, stopped)
 
 
 async def test_each_case_on_its_real_controller(services: Lab) -> None:

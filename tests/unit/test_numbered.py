@@ -317,6 +317,10 @@ def test_old_replicas_that_use_up_max_unavailable_are_named(running: str, at_mos
         ("oOON", "old replica 0 to be ready: 3 of 4 replicas are ready, and 3 must stay ready"),
         ("ooON", "old replica 0 and 1 more to be ready: 2 of 4 replicas are ready, and 3 must stay ready"),
         ("OOOn", "1 new replica to be proven (0 of 1 ready, 0 proven)"),
+        (
+            ".OON",
+            "the target's controller to create 1 old replica again: 3 of 4 replicas are ready, and 3 must stay ready",
+        ),
     ],
 )
 def test_old_replicas_that_keep_the_rollout_at_its_floor_are_named(running: str, waits: str) -> None:
@@ -539,6 +543,21 @@ def test_a_group_has_a_size_of_its_own(count: int, leader: str, workers: str, wh
     replica = groups_of({0: (count, leader, workers)}).running[0]
     assert (replica.ready_since is not None) is whole
     assert ("pods of its group exist" in replica.unready) is not whole
+
+
+def test_workers_of_a_lost_leader_are_not_of_its_group() -> None:
+    """They are ready until the garbage collector deletes them, which can take longer than the next leader's start."""
+    there = groups_of({0: (3, "3", "3")})
+    leader = there.pods[0]
+    workers = [pod_of_group(0, number, "3") for number in (1, 2)]
+    for pod, made in ((leader, "2027-01-15T08:00:02Z"), *zip(workers, ("2027-01-15T08:00:01Z",) * 2, strict=True)):
+        pod["metadata"]["creationTimestamp"] = made
+    lever = LeaderWorkerSetLever(cast("Any", None))
+    replica = lever.numbered(there.found, there.revisions, [leader, *workers]).running[0]
+    assert (replica.ready_since, replica.unready) == (None, "only 1 of the 3 pods of its group exist")
+    for worker in workers:
+        worker["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
+    assert lever.numbered(there.found, there.revisions, [leader, *workers]).running[0].ready_since is not None
 
 
 def test_a_warning_tells_in_which_version_lost_groups_come_back() -> None:

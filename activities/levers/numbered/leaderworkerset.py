@@ -23,7 +23,7 @@ from activities.levers.numbered.ordinals import (
 )
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
-from activities.levers.pods import is_active, read_replica
+from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
@@ -272,7 +272,11 @@ def _size(leader: Object, workers: Iterable[Object]) -> int:
 
 
 def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Replica:
-    """Return a group as one replica, which is ready when all its pods exist and are ready."""
+    """Return a group as one replica, which is ready when all its pods exist and are ready.
+
+    Workers that are older than their leader are those of a lost one: the garbage collector deletes them.
+    """
+    pods = [pod for pod in pods if made_at(pod) >= made_at(leader)]
     size = _size(leader, (pod for pod in pods if pod is not leader))
     key = leader["metadata"]["labels"].get(REVISION, "")
     version = versions.get(key, key)
