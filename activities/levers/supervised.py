@@ -631,7 +631,7 @@ class SupervisedLever:
 def _side(
     replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short_of: int | None = None
 ) -> Side:
-    """Count a side; with ``short_of``, so many can not be proven yet, because the operator is not done."""
+    """Count a side; with ``short_of``, fewer than so many count as proven, because the operator is not done."""
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
     most = total if short_of is None else max(0, min(total, short_of) - 1)

@@ -179,10 +179,8 @@ def _refuse_unlike(backends: list[Object], namespace: str, by: ByRoute) -> None:
     for ref in backends:
         name, elsewhere = ref["name"], ref.get("namespace", namespace)
         if elsewhere != namespace:
-            why, fix = (
-                f"sends traffic to {name} in the namespace {elsewhere}, and both sides' pods are in {namespace}",
-                ("leave the backend's namespace out"),
-            )
+            why = f"sends traffic to {name} in the namespace {elsewhere}, and both sides' pods are in {namespace}"
+            fix = "leave the backend's namespace out"
         elif names.count(name) > 1:
             why, fix = f"names {name} more than once", "write one backend for each side"
         else:
