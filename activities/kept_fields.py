@@ -39,6 +39,7 @@ KEPT: Final[Mapping[str, Fields]] = {
             "annotations": {
                 "controller.kubernetes.io/pod-deletion-cost": WHOLE,
                 "leaderworkerset.sigs.k8s.io/size": WHOLE,
+                "segue.dev/rollout": WHOLE,
             },
             "creationTimestamp": WHOLE,
             "deletionTimestamp": WHOLE,

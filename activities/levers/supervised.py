@@ -354,7 +354,7 @@ class SupervisedLever:
         return old, new, stay
 
     def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
-        if saved is None or self._revision(pod) in saved["revisions"]:
+        if saved is None or self._revision(pod) in saved["revisions"] or _is_of_another_write(pod, saved):
             return False
         # An operator that acts late may create pods of a version only after the write that left it.
         late = bool(_images(pod) & set(saved.get("left", ())))
@@ -379,6 +379,7 @@ class SupervisedLever:
             "replicas": len(seen.pods),
             "least": self._least(seen),
             "observes": self._observes(seen.found),
+            "copies": any(OWNER in annotations_of(pod) for pod in seen.pods),
             "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
         }
 
@@ -396,7 +397,7 @@ class SupervisedLever:
 
     def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
         """Return the annotations of a write forward: the owner and the baseline."""
-        saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
+        saved = packed(json.dumps({**start, "owner": owner, "superseded": self._superseded(seen, start)}))
         refuse_overfull(seen.found, saved)
         return {OWNER: owner, BASELINE: saved}
 
@@ -642,6 +643,16 @@ def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
     """Return the pods that stop or are gone, each with the time: seconds since the epoch."""
     stopping = [(pod, at) for pod in seen.ended if (at := stop_requested_at(pod)) is not None]
     return [*stopping, *((each.pod, each.at) for each in seen.gone)]
+
+
+def _is_of_another_write(pod: Object, saved: Object) -> bool:
+    """Whether a pod is from before the rollout, or from the end of the former one, whatever its revision.
+
+    KServe copies the resource's annotations to its pods. The end of a rollout removes Segue's own, so it rolls all pods
+    once more: to a revision that is not known, and to no other version.
+    """
+    owner, ours = annotations_of(pod).get(OWNER), saved.get("owner")
+    return ours is not None and (owner != ours if owner is not None else bool(saved.get("copies")))
 
 
 def _images(pod: Object) -> set[str]:

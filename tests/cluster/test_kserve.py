@@ -184,18 +184,20 @@ async def refused_by_event(lab: Lab) -> None:
 
 
 async def stopped(lab: Lab) -> None:
-    """Somebody stops it for longer than the deadline: no version fails. It is taken back while it runs nothing."""
+    """Somebody stops it in the middle: the rollout sleeps until it goes on, and is taken back while it runs nothing."""
     found = await make(lab, "stopped", 2, least=2)
     before = predictor(found, "stopped")
-    run = await start(lab, "stopped", GOOD, readiness={"minReady": "5s", "deadline": "6s"})
+    run = await start(lab, "stopped", NEVER, readiness={"minReady": "0s", "deadline": "10m"})
     await until("a new pod", lambda: lab.pods("isvc.stopped-predictor", "example/chat:2"))
-    found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
-    asleep = await run.until("it sleeps", lambda status: status.waiting_for == "replicas: the target is scaled to 0")
-    assert not asleep.needs_person
+
+    async def sleeps() -> None:
+        found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
+        await run.until("it sleeps", lambda status: status.waiting_for == "replicas: the target is scaled to 0")
+
+    await sleeps()
     found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
-    await run.until("it goes on", lambda status: status.new.ready == 2)
-    found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
-    await run.until("it sleeps again", lambda status: status.waiting_for == asleep.waiting_for)
+    await run.until("it goes on", lambda status: "scaled to 0" not in status.waiting_for and status.new.replicas)
+    await sleeps()
     await run.send("abort")
     await ends(run, "Aborted")
     assert predictor(found, "stopped") == before

@@ -443,3 +443,28 @@ def test_a_resource_that_somebody_stopped_is_asleep(back: bool) -> None:
     assert (found.replicas, decided.act) == (0, Act.FINISH if back else Act.SLEEP)
     running = seen._replace(pods=[pod(HEAD, "a")])
     assert read(running, state)[0].replicas == 1, "its pods stop first"
+
+
+@pytest.mark.parametrize(
+    ("former", "owner", "is_new"),
+    [
+        pytest.param("", "", True, id="an-operator-that-copies-nothing"),
+        pytest.param("", "me", True, id="ours"),
+        pytest.param("other", "", False, id="the-end-of-the-former-rollout-rolls-them-again"),
+        pytest.param("other", "other", False, id="its-operator-acts-late-on-the-former-one"),
+        pytest.param("other", "me", True, id="ours-after-a-former-one"),
+    ],
+)
+def test_pods_of_the_end_of_a_former_rollout_are_not_new(former: str, owner: str, is_new: bool) -> None:
+    """KServe copies the annotations to its pods: without Segue's own they have a revision that nobody has seen."""
+
+    def annotated(found: dict[str, Any], value: str) -> dict[str, Any]:
+        found["metadata"]["annotations"] = {OWNER: value} if value else {}
+        return found
+
+    before = [annotated(pod(HEAD, "a"), former)]
+    seen, state = rolled(before, [annotated(pod(HEAD, "b"), owner)])
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "owner": "me"})
+    found = read(seen, state)[0]
+    assert (found.old.total, found.new.total) == ((0, 1) if is_new else (1, 0))
