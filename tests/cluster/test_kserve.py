@@ -196,7 +196,8 @@ async def stopped(lab: Lab) -> None:
 
     await sleeps()
     found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
-    await run.until("it goes on", lambda status: "scaled to 0" not in status.waiting_for and status.new.replicas)
+    await run.until("it goes on", lambda status: "scaled to 0" not in status.waiting_for)
+    await until("a new pod again", lambda: lab.pods("isvc.stopped-predictor", "example/chat:2"))
     await sleeps()
     await run.send("abort")
     await ends(run, "Aborted")
