@@ -31,7 +31,8 @@ WATCH_S = 300
 PAGE = 250
 """How many objects a page of a list has."""
 SILENCE_S = 150.0
-POD_CONNECTIONS = 32
+POD_CONNECTIONS = 256
+"""As many as to pods' own addresses (``pod_http``)."""
 MAX_LOG_BYTES = 16_384
 _PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 POD_SECURITY = "would violate PodSecurity"

@@ -165,8 +165,11 @@ async def rights_checks(may: May, namespace: str, absent: set[Use]) -> list[Setu
     """Return a check for each use of the rights in a namespace; without one for what the cluster does not serve."""
     checked = [use for use in Use if use not in absent]
     rights = {use: needed([use]) for use in checked}
+    unserved = {group for group, (use, _) in GROUPS.items() if use in absent}
     optional = {
-        role.key: [right for rule in role.rules if not rule.uses for right in rule.rights]
+        role.key: [
+            right for rule in role.rules if not rule.uses for right in rule.rights if right.group not in unserved
+        ]
         for role in ROLES.values()
         if not role.cluster_wide
     }

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from activities.cluster import Cluster
 from activities.levers.draining import are_out
-from activities.pod_http import PodEndpoint, Reach
+from activities.pod_http import AT_ONCE, PodEndpoint, Reach
 from activities.probes.base import ProbeRequest
 from segue.contract import WatchInput
 from segue.draining import Emptying, added_up, next_to_empty
@@ -27,7 +27,6 @@ ASK_S = 0.5
 ANSWER_S = 3.0
 LINGER_S = 5.0
 """A rollout not observed for this long is watched by another worker, or has ended."""
-AT_ONCE = 16
 
 
 class Emptyings:

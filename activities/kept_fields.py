@@ -36,7 +36,11 @@ KEPT: Final[Mapping[str, Fields]] = {
             "uid": WHOLE,
             "generateName": WHOLE,
             "ownerReferences": {"controller": WHOLE, "name": WHOLE, "uid": WHOLE},
-            "annotations": {"controller.kubernetes.io/pod-deletion-cost": WHOLE},
+            "annotations": {
+                "controller.kubernetes.io/pod-deletion-cost": WHOLE,
+                "leaderworkerset.sigs.k8s.io/size": WHOLE,
+                "segue.dev/rollout": WHOLE,
+            },
             "creationTimestamp": WHOLE,
             "deletionTimestamp": WHOLE,
             "deletionGracePeriodSeconds": WHOLE,

@@ -7,10 +7,11 @@ an unavailable API server is not the pod's fault.
 import asyncio
 import json
 import os
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 
@@ -22,8 +23,16 @@ from segue.replica import Replica
 from segue.spec.serving import Port
 
 Access = Literal["auto", "direct", "proxy"]
+T = TypeVar("T")
 
-_CONNECTIONS = 32
+CONNECTIONS = 256
+"""The most connections to pods. Where they are all in use, the wait for one would count as time to answer."""
+AT_ONCE = 16
+"""The most requests to pods of one target at one time, and the most that a worker begins at one time."""
+QUICK_S = 1.0
+"""After this time, a request no longer keeps others of its worker from beginning: waiting costs nothing."""
+_BROKEN = re.compile(r"\b400, message[:=] ?")
+"""What aiohttp says of every answer that is not valid HTTP; the server may have answered 200."""
 _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
 
 
@@ -48,6 +57,27 @@ class PodEndpoint(NamedTuple):
         if self.port not in named:
             raise LookupError(f"no container has a port named {self.port!r}; its ports: {', '.join(named) or 'none'}")
         return named[self.port]
+
+
+class Turns:
+    """Limits how many requests a worker begins at one time.
+
+    A pod that takes long to answer, or never does, delays no request to pods of other rollouts.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(AT_ONCE)
+
+    async def take(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a turn, and return the answer."""
+        async with self._free:
+            asking = asyncio.ensure_future(ask())
+            try:
+                await asyncio.wait({asking}, timeout=QUICK_S)
+            except asyncio.CancelledError:
+                asking.cancel()
+                raise
+        return await asking
 
 
 class Reach(Protocol):
@@ -78,7 +108,7 @@ class DirectReach:
         if self._session is None:
             # Each request opens its own connection: a kept one may lead to a pod that is gone. No proxy from the
             # environment is used, and no redirect is followed.
-            connector = aiohttp.TCPConnector(limit=_CONNECTIONS, force_close=True, ssl=False)
+            connector = aiohttp.TCPConnector(limit=CONNECTIONS, force_close=True, ssl=False)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
@@ -162,7 +192,14 @@ async def timed(send: Any, request: ProbeRequest, timeout_s: float) -> Reply:
     except TimeoutError:
         return Reply(trouble=f"did not answer within {timeout_s:g} s", took_s=time.monotonic() - began)
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return Reply(trouble=bounded(str(error) or type(error).__name__), took_s=time.monotonic() - began)
+        return Reply(trouble=bounded(_told(error)), took_s=time.monotonic() - began)
+
+
+def _told(error: Exception) -> str:
+    """Return an error in words, without a status that the server did not send."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"sent an answer that is not valid HTTP: {error.message}"
+    return _BROKEN.sub("", str(error)) or type(error).__name__
 
 
 async def _read(response: aiohttp.ClientResponse, began: float, request: ProbeRequest) -> tuple[str, float | None]:

@@ -1013,12 +1013,15 @@ def _shortfall(rules: Rules, state: State, seen: Observation) -> str:
 
 
 def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
-    """Return which old replicas keep the rollout at the floor; without any, that the controller has to catch up."""
+    """Return which old replicas keep the rollout at the floor; if none does, that the controller has to catch up."""
     floor, unready = _floor(rules, state, seen), [each.name for each in seen.pods.old if each.ready_since is None]
-    if not unready or _serving(seen) > floor:
+    absent = seen.old.total - len(seen.pods.old) if seen.numbered else 0
+    if not (unready or absent > 0) or _serving(seen) > floor:
         return _CATCH_UP
-    more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
     ready = f"{_serving(seen)} of {seen.replicas} replicas are ready, and {floor} must stay ready"
+    if not unready:
+        return f"the target's controller to create {counted(absent, 'old replica')} again: {ready}"
+    more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
     return f"old replica {min(unready)}{more} to be ready: {ready}"
 
 

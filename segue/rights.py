@@ -146,6 +146,8 @@ The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours dif
         AccessRule("", ("services",), ("list", "watch", "patch"), (Use.SERVICE,)),
         AccessRule("gateway.networking.k8s.io", ("httproutes",), _HELD, (Use.ROUTE, Use.POOLS)),
         AccessRule("inference.networking.k8s.io", ("inferencepools",), ("get",), (Use.POOLS,)),
+        AccessRule("gateway.networking.k8s.io", ("grpcroutes",), ("list",), (),
+             "Only to warn of GRPCRoutes that also send traffic to the old side of an HTTPRoute."),
     ),
 )  # fmt: skip
 

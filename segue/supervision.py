@@ -61,6 +61,9 @@ class Supervision(Model):
         strict=False,
         description="Conditions that must be true before a rollout is complete, if they were true before it started.",
     )
+    stopped: str | None = Field(
+        default=None, description="The condition that is true while the resource runs nothing, as somebody requested."
+    )
     observes: bool = Field(
         default=True,
         description="Whether its `status.observedGeneration` counts its own generations. A rollback then waits for it.",
@@ -80,6 +83,7 @@ SUPERVISIONS: dict[str, Supervision] = {
         own="app=isvc.{name}-predictor",
         subname="spec.predictor.name",
         done=("Ready",),
+        stopped="Stopped",
         observes=False,  # it writes the generation of its Deployment there
     ),
     # https://github.com/kserve/modelmesh-serving, config/internal/base/deployment.yaml.tmpl

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from activities.clock import Clock
-from activities.pod_http import PodEndpoint, Reach
+from activities.pod_http import PodEndpoint, Reach, Turns
 from activities.probes import modelmesh, openinference, tfserving, torchserve
 from activities.probes.base import ProbeRequest, says_loading
 from segue.errors import StatesUnknown
@@ -34,11 +34,11 @@ class Loads:
     """Tracks one target's models. Asks while loads of a new replica still count, or are still pending."""
 
     def __init__(
-        self, reach: Reach, namespace: str, room: asyncio.Semaphore, credentials: Mapping[str, tuple[str, str]],
-        clock: Clock,
+        self, reach: Reach, namespace: str, at_once: asyncio.Semaphore, turns: Turns,
+        credentials: Mapping[str, tuple[str, str]], clock: Clock,
     ) -> None:  # fmt: skip
-        self._clock = clock
-        self._reach, self._namespace, self._room, self._credentials = reach, namespace, room, credentials
+        self._reach, self._namespace, self._credentials, self._clock = reach, namespace, credentials, clock
+        self._at_once, self._turns = at_once, turns
         self._ledger = Ledger()
         self._pods = Pods()
         self._queried: set[str] = set()
@@ -100,7 +100,7 @@ class Loads:
         self._queried.add(replica.incarnation)
 
     async def _note_one(self, rules: LoadFailures, replica: Replica) -> None:
-        async with self._room:
+        async with self._at_once:
             try:
                 if rules.protocol == "modelMesh":
                     reply = await self._ask(rules, replica, modelmesh.METRICS)
@@ -148,7 +148,8 @@ class Loads:
             if known is None:
                 return Reply(unsent=f"the worker has no credential {rules.credential!r}")
             headers = dict([known])
-        return await self._reach.ask(PodEndpoint(self._namespace, replica, *rules.place), request, headers, ANSWER_S)
+        place = PodEndpoint(self._namespace, replica, *rules.place)
+        return await self._turns.take(lambda: self._reach.ask(place, request, headers, ANSWER_S))
 
     def stop(self) -> None:
         """Stop asking."""

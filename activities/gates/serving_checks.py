@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from activities.clock import Clock
 from activities.gates.model_loads import Loads
-from activities.pod_http import PodEndpoint, Reach
+from activities.pod_http import AT_ONCE, PodEndpoint, Reach, Turns
 from activities.probes import ProbeRequest, Step, steps_of
 from segue.errors import Refused
 from segue.failures import worst
@@ -26,8 +26,6 @@ from segue.state import Goal, State
 
 GAP_S = 6.0
 """After this long without an observation, another worker may have moved the target on."""
-AT_ONCE = 16
-"""The most requests of a worker under way at one time."""
 LONGEST_BACKOFF_S = 10.0
 SILENT_S = 8.0
 """How long a Ready replica may give no answer, whatever its tries: its pod's status changes within that time."""
@@ -57,6 +55,7 @@ class _Room:
     """One target."""
 
     loads: Loads
+    at_once: asyncio.Semaphore
     answers: dict[str, _Answers] = field(default_factory=dict)
     checked_for: tuple[Serving | None, tuple[Check, ...]] = (None, ())
     owed: set[str] = field(default_factory=set)
@@ -76,7 +75,7 @@ class Believer:
         self._reach, self._clock = reach, clock or Clock()
         self._credentials = dict(credentials or {})
         """(header, value) by the name in the spec."""
-        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns()
         self._rooms: dict[tuple[str, ...], _Room] = {}
 
     async def close(self) -> None:
@@ -147,9 +146,9 @@ class Believer:
         for other in [k for k, r in self._rooms.items() if k != key and now - r.looked_at > FORGOTTEN_S]:
             self._forget(other)
         if key not in self._rooms:
-            self._rooms[key] = _Room(
-                Loads(self._reach, target.namespace, self._at_once, self._credentials, self._clock)
-            )
+            at_once = asyncio.Semaphore(AT_ONCE)
+            loads = Loads(self._reach, target.namespace, at_once, self._turns, self._credentials, self._clock)
+            self._rooms[key] = _Room(loads, at_once)
         return self._rooms[key]
 
     def _forget(self, key: tuple[str, ...]) -> None:
@@ -201,7 +200,7 @@ class Believer:
         loads_until = _loads_until(rules.readiness, replica, self._clock.now())
         while True:
             try:
-                finding = await self._round(namespace, replica, serving, steps, warms_up=rounds == 0)
+                finding = await self._round(room, namespace, replica, serving, steps, warms_up=rounds == 0)
             except Exception as error:  # an error in Segue is not the replica's fault, and must be logged
                 log.exception("serving check of %s/%s", namespace, replica.name)
                 why = f"the serving check raised {type(error).__name__}; see the worker's log"
@@ -231,22 +230,22 @@ class Believer:
                 room.progress_at = self._clock.now()
 
     async def _round(
-        self, namespace: str, replica: Replica, serving: Serving, steps: list[Step], *, warms_up: bool
+        self, room: _Room, namespace: str, replica: Replica, serving: Serving, steps: list[Step], *, warms_up: bool
     ) -> AnswerFinding:
         """Run all steps once, in order, until the first wrong answer."""
         for step in steps:
             place = PodEndpoint(namespace, replica, step.request.port or serving.port, serving.scheme)
             if step.repeats and warms_up:
                 for _ in range(serving.warmup):
-                    await self._send(place, step.request, serving)
+                    await self._send(room, place, step.request, serving)
             for _ in range(serving.requests if step.repeats else 1):
-                reply = await self._send(place, step.request, serving)
+                reply = await self._send(room, place, step.request, serving)
                 finding = judge(str(step.request), step.wanted, reply, step.read(reply))
                 if finding.sort is not Sort.SERVES:
                     return finding
         return SERVES
 
-    async def _send(self, place: PodEndpoint, request: ProbeRequest, serving: Serving) -> Reply:
+    async def _send(self, room: _Room, place: PodEndpoint, request: ProbeRequest, serving: Serving) -> Reply:
         headers = dict(request.headers)
         name = request.credential or serving.credential
         if name is not None:
@@ -254,8 +253,9 @@ class Believer:
             if known is None:
                 return Reply(unsent=f"the worker has no credential {name!r}")
             headers[known[0]] = known[1]
-        async with self._at_once:
-            return await self._reach.ask(place, request, headers, serving.timeout.total_seconds())
+        timeout_s = serving.timeout.total_seconds()
+        async with room.at_once:
+            return await self._turns.take(lambda: self._reach.ask(place, request, headers, timeout_s))
 
     # --- results -------------------------------------------------------------------------------------------
 

@@ -286,7 +286,8 @@ class SupervisedLever:
         # An autoscaler may run more than the resource requests: all of them must be proven.
         # If the minimum is 0, replicas ran nevertheless: the wait for one has its deadline.
         some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
-        replicas = max(self._least(seen, len(stay)), len(new if written else old), int(some))
+        asked = max(self._least(seen, len(stay)), len(new if written else old), int(some))
+        replicas = 0 if self._is_stopped(seen) else asked
         min_ready_s = rules.readiness.min_ready.total_seconds()
         ready_times = [r.ready_since for r in coming if r.ready_since is not None]
         fewer = max(0, int(saved["replicas"]) - len(seen.pods)) if saved else 0
@@ -301,10 +302,15 @@ class SupervisedLever:
             unfinished = Problem(cause=Cause.UNREADY, message=message)
         ended = self._ended(seen, saved, undone=undone, back=back)
         proven_at = [t + min_ready_s for t in ready_times]
+        short_of = replicas - state.lacking(replicas)
+        old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
+        new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now, short_of=short_of if unfinished else None)
+        if undone:  # its operator may not be able to create all that it requests, now as before the rollout
+            old_side = old_side.model_copy(update={"total": max(old_side.total, replicas - new_side.total)})
         return Observation(
             replicas=replicas,
-            old=_side(old, min_ready_s, _ANY_RESTARTS, now, short=now < late_until),
-            new=_side(new, min_ready_s, rules.readiness.max_restarts, now, short=unfinished is not None),
+            old=old_side,
+            new=new_side,
             asked=Counts(0, replicas) if written else Counts(replicas, 0),
             template=template,
             generation=found["metadata"].get("generation", 0),
@@ -348,7 +354,7 @@ class SupervisedLever:
         return old, new, stay
 
     def _is_new(self, pod: Object, saved: Object | None, *, undone: bool) -> bool:
-        if saved is None or self._revision(pod) in saved["revisions"]:
+        if saved is None or self._revision(pod) in saved["revisions"] or _is_of_another_write(pod, saved):
             return False
         # An operator that acts late may create pods of a version only after the write that left it.
         late = bool(_images(pod) & set(saved.get("left", ())))
@@ -373,6 +379,7 @@ class SupervisedLever:
             "replicas": len(seen.pods),
             "least": self._least(seen),
             "observes": self._observes(seen.found),
+            "copies": any(OWNER in annotations_of(pod) for pod in seen.pods),
             "done": [name for name in self._kind.done if _condition(seen.found, name).get("status") == "True"],
         }
 
@@ -390,7 +397,7 @@ class SupervisedLever:
 
     def _claim(self, seen: Supervised, start: Object, owner: str) -> Object:
         """Return the annotations of a write forward: the owner and the baseline."""
-        saved = packed(json.dumps({**start, "superseded": self._superseded(seen, start)}))
+        saved = packed(json.dumps({**start, "owner": owner, "superseded": self._superseded(seen, start)}))
         refuse_overfull(seen.found, saved)
         return {OWNER: owner, BASELINE: saved}
 
@@ -413,6 +420,11 @@ class SupervisedLever:
                 reason = condition.get("message") or condition.get("reason") or "is not met"
                 return Problem(cause=Cause.UNREADY, message=f"condition {name}: {reason}")
         return None
+
+    def _is_stopped(self, seen: Supervised) -> bool:
+        """Whether somebody stopped the resource: like a target that is scaled to 0, it runs nothing meanwhile."""
+        name = self._kind.stopped
+        return name is not None and not seen.pods and _condition(seen.found, name).get("status") == "True"
 
     def _only_stops(self, seen: Supervised, saved: Object) -> bool:
         """Whether a part of the resource only has stopping pods: its new pods may come after these.
@@ -617,17 +629,30 @@ class SupervisedLever:
         )
 
 
-def _side(replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short: bool = False) -> Side:
-    """Count a side; ``short`` means that the operator is not done, so not all of it can be proven."""
+def _side(
+    replicas: list[Replica], min_ready_s: float, restarts: int, now: float, *, short_of: int | None = None
+) -> Side:
+    """Count a side; with ``short_of``, fewer than so many count as proven, because the operator is not done."""
     total, proven = len(replicas), sum(r.proven(min_ready_s, restarts, now) for r in replicas)
     ready = sum(r.ready_since is not None for r in replicas)
-    return Side(total=total, ready=ready, proven=min(proven, max(total - 1, 0)) if short else proven)
+    most = total if short_of is None else max(0, min(total, short_of) - 1)
+    return Side(total=total, ready=ready, proven=min(proven, most))
 
 
 def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
     """Return the pods that stop or are gone, each with the time: seconds since the epoch."""
     stopping = [(pod, at) for pod in seen.ended if (at := stop_requested_at(pod)) is not None]
     return [*stopping, *((each.pod, each.at) for each in seen.gone)]
+
+
+def _is_of_another_write(pod: Object, saved: Object) -> bool:
+    """Whether a pod is from before the rollout, or from the end of the former one, whatever its revision.
+
+    KServe copies the resource's annotations to its pods. The end of a rollout removes Segue's own, so it rolls all pods
+    once more: to a revision that is not known, and to no other version.
+    """
+    owner, ours = annotations_of(pod).get(OWNER), saved.get("owner")
+    return ours is not None and (owner != ours if owner is not None else bool(saved.get("copies")))
 
 
 def _images(pod: Object) -> set[str]:

@@ -12,12 +12,13 @@ from activities.levers.ownership import annotations_of
 from activities.routers.base import SAVED, Content, Leading, Router, pod_labels_of
 from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
-from segue.errors import Refused, Stale
+from segue.errors import NotAllowed, NotFound, Refused, Stale
 from segue.observation import Routed
 from segue.spec import ByRoute, Rules, Target
 from segue.traffic import ALL, NONE
 
 KIND = "httproutes.gateway.networking.k8s.io/v1"
+GRPC = "grpcroutes.gateway.networking.k8s.io/v1"
 POOLS = "inferencepools.inference.networking.k8s.io/v1"
 _SERVICE, _POOL = ("", "Service"), ("inference.networking.k8s.io", "InferencePool")
 """Group and kind of a backend."""
@@ -125,8 +126,16 @@ class HttpRouteRouter(Router):
         """Return the other rules, of all routes, that send traffic to the old side's backend; none if it stays."""
         if rules.strategy.to is not None:
             return ()
-        routes = (await self._cluster.list(self.kind, target.namespace))["items"]
-        return bypassing(routes, target.namespace, _by_route(rules))
+        by, namespace = _by_route(rules), target.namespace
+        routes = (await self._cluster.list(self.kind, namespace))["items"]
+        try:
+            others = (await self._cluster.list(GRPC, namespace))["items"]
+        except NotFound:
+            others = []  # an API server without this kind
+        except NotAllowed as error:
+            unread = f"GRPCRoutes cannot be read, and may also send traffic to the old side: {error.why}; {error.fix}"
+            return (*bypassing(routes, namespace, by), unread)
+        return (*bypassing(routes, namespace, by), *bypassing(others, namespace, by, "grpcroute"))
 
     def gateways(self, found: Object, before: Routed | None) -> tuple[str, ...]:
         """Return the gateways that have to accept a write: those that accepted the route since the one before."""
@@ -143,6 +152,7 @@ class HttpRouteRouter(Router):
     async def check(self, request: PrepareInput, saved: Content, old: Object, new: Object) -> None:
         """Check that each side's backend selects that side's pods and not the other's."""
         target, by = request.target, _by_route(request.rules)
+        _refuse_unlike(saved["backendRefs"], target.namespace, by)
         kind, word = ("services", "service") if by.services else (POOLS, "inferencepool")
         for side, name in (("old", by.backends.old), ("new", by.backends.new)):
             backend = await self._cluster.get(kind, target.namespace, name)
@@ -159,14 +169,36 @@ class HttpRouteRouter(Router):
                     )  # fmt: skip
 
 
-def bypassing(routes: Iterable[Object], namespace: str, by: ByRoute) -> tuple[str, ...]:
+def _refuse_unlike(backends: list[Object], namespace: str, by: ByRoute) -> None:
+    """Refuse backends that are not those whose pods the rollout watches, or that its weights cannot say.
+
+    Raises:
+        Refused: for one in another namespace, and for one that the rule has twice.
+    """
+    names = [ref["name"] for ref in backends]
+    for ref in backends:
+        name, elsewhere = ref["name"], ref.get("namespace", namespace)
+        if elsewhere != namespace:
+            why = f"sends traffic to {name} in the namespace {elsewhere}, and both sides' pods are in {namespace}"
+            fix = "leave the backend's namespace out"
+        elif names.count(name) > 1:
+            why, fix = f"names {name} more than once", "write one backend for each side"
+        else:
+            continue
+        field = f"httproute {namespace}/{by.route}: rules[{by.rule}].backendRefs"
+        raise Refused(why, field=field, value=_shown(backends), fix=fix)
+
+
+def bypassing(
+    routes: Iterable[Object], namespace: str, by: ByRoute, word: str = HttpRouteRouter.word
+) -> tuple[str, ...]:
     """Return the rules that send traffic to the old side's backend, without the one that the rollout moves. Pure."""
     kind, old = _SERVICE if by.services else _POOL, by.backends.old
     rules = [
-        f"httproute {namespace}/{route['metadata']['name']}: rules[{number}]"
+        f"{word} {namespace}/{route['metadata']['name']}: rules[{number}]"
         for route in routes
         for number, rule in enumerate(route["spec"].get("rules", []))
-        if (route["metadata"]["name"], number) != (by.route, by.rule)
+        if (word, route["metadata"]["name"], number) != (HttpRouteRouter.word, by.route, by.rule)
         and any(_leads_to(ref, namespace, kind, old) for ref in rule.get("backendRefs", []))
     ]
     why = f"also sends traffic to the old side's {kind[1]} {old}, and the rollout does not move it"

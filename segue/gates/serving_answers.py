@@ -160,12 +160,16 @@ def _faults(wanted: Wanted, reply: Reply, parsed: ParsedReply) -> Iterable[str]:
     yield _differs("model", wanted.model, parsed.model)
     yield _differs("version", wanted.version, parsed.version)
     for value in expect.values:
-        yield _value_fault(value, parsed.document)
+        yield _value_fault(value, parsed.document) if _is_json(parsed, reply) else f"answered no JSON: {reply.text}"
     yield (
         "" if _matches(expect.matches, reply.text) else f"answered what does not match {expect.matches!r}: {reply.text}"
     )
     yield _late("answered", expect.within.total_seconds() if expect.within else None, reply.took_s)
     yield _late("returned the first token", wanted.first_token_s, reply.first_s)
+
+
+def _is_json(parsed: ParsedReply, reply: Reply) -> bool:
+    return parsed.document is not None or reply.text.strip() == "null"
 
 
 def _differs(what: str, wanted: str | None, actual: str | None) -> str:

@@ -183,7 +183,30 @@ async def refused_by_event(lab: Lab) -> None:
     assert "denied the request" in cause and "webhook" in cause and "grant the worker" not in cause
 
 
-CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event)
+async def stopped(lab: Lab) -> None:
+    """Somebody stops it in the middle: the rollout sleeps until it goes on, and is taken back while it runs nothing."""
+    found = await make(lab, "stopped", 2, least=2)
+    before = predictor(found, "stopped")
+    run = await start(lab, "stopped", NEVER, readiness={"minReady": "0s", "deadline": "10m"})
+    await until("a new pod", lambda: lab.pods("isvc.stopped-predictor", "example/chat:2"))
+
+    async def sleeps() -> None:
+        found.patch("stopped", {"metadata": {"annotations": {STOP: "true"}}})
+        await run.until("it sleeps", lambda status: status.waiting_for == "replicas: the target is scaled to 0")
+
+    await sleeps()
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
+    await run.until("it goes on", lambda status: "scaled to 0" not in status.waiting_for)
+    await until("a new pod again", lambda: lab.pods("isvc.stopped-predictor", "example/chat:2"))
+    await sleeps()
+    await run.send("abort")
+    await ends(run, "Aborted")
+    assert predictor(found, "stopped") == before
+    found.patch("stopped", {"metadata": {"annotations": {STOP: "false"}}})
+    await until("as it was before", lambda: ready(lab, "stopped") == 2)
+
+
+CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event, stopped)
 
 
 async def test_each_case_on_its_real_controller(services: Lab) -> None:

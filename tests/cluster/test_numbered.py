@@ -288,6 +288,48 @@ async def test_groups_go_back(served: Lab) -> None:
 
 
 @one_is_enough
+async def test_groups_keep_what_they_were_created_with(served: Lab) -> None:
+    """Of the former size they stay ready; a lost one comes back older, and a warning tells that."""
+    asks = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+
+    def of_image(version: int, mode: str = "ready") -> dict[str, Any]:
+        container = {"name": "server", "image": f"example/chat:{version}"}
+        return {"metadata": {"labels": {"segue.dev/fake": mode}}, "spec": {"containers": [container]}}
+
+    async def of_another_size() -> None:
+        change = {"patch": {"size": 3, "leaderTemplate": of_image(2)}}
+        async with served.case("sized", 3, kind=LeaderWorkerSetSubject, change=change, strategy=asks) as case:
+            status = await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            assert (status.old.ready, status.new.ready) == (2, 1)
+            await case.run.send("approve")
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    async def that_comes_back_older() -> None:
+        """Image 0, then image 1 of which one leader is not ready: the StatefulSet of the leaders still returns to 0."""
+        await served.deploy_groups("older", 3, image="example/chat:0")
+        templates = {"leaderTemplate": of_image(1, "never-ready"), "workerTemplate": of_image(1)}
+        served.patch_groups("older", {"spec": {"leaderWorkerTemplate": templates}})
+        for count, name in ((1, "older-2"), (2, "older-1")):
+            await until(f"{name} is replaced", lambda n=count: len(served.pods("older", "chat:1")) == n)
+            served.relabel(name, "ready")
+        await until("all are replaced", lambda: len(served.pods("older", "chat:1")) == 3)
+        await until("two are ready", lambda: served.groups("older")["status"]["readyReplicas"] == 2)
+        change = {"patch": {"leaderTemplate": of_image(2), "workerTemplate": of_image(2)}}
+        async with served.rolled("older", change, kind=LeaderWorkerSetSubject, strategy=asks) as case:
+            told = "a replica that is lost before its turn comes back as server=example/chat:0, and stays so"
+            assert any(told in warning for warning in (await case.run.plan()).warnings)
+            await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            served.core.delete_namespaced_pod("older-1", served.namespace)
+            await until("it is back", lambda: served.pods("older", "chat:0"))
+            await case.run.send("approve")
+            await case.ends("Completed")
+            assert case.only("chat:2")
+
+    await asyncio.gather(of_another_size(), that_comes_back_older())
+
+
+@one_is_enough
 async def test_somebody_else(served: Lab) -> None:
     """Who changes the partition or the template meanwhile is named, and nothing is written over it."""
     strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from activities.gates.serving_checks import GAP_S, Believer
-from activities.pod_http import DirectReach, PodEndpoint, ProxyReach, closing
+from activities.pod_http import AT_ONCE, DirectReach, PodEndpoint, ProxyReach, closing
 from activities.probes.base import ProbeRequest
 from segue.errors import Refused
 from segue.observation import Cause, Counts, Observation, Side, Version
@@ -301,6 +301,8 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
         assert (await ask()).status == 302
         pod.says = lambda _: web.Response(text="x" * (ProbeRequest("GET", "/").limit + 1))
         assert (await ask()).trouble == "answers more than 1048576 bytes"
+        pod.says = lambda _: web.Response(body=b"junk", headers={"Content-Encoding": "gzip"})
+        assert (await ask()).trouble == "Can not decode content-encoding: gzip", "without a status that nobody sent"
         pod.says = late
         assert (await ask(0.5)).trouble == "did not answer within 0.5 s"
         assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble
@@ -331,3 +333,36 @@ async def test_the_proxy_keeps_authorization() -> None:
     place = PodEndpoint("default", Replica("a", "v"), 80)
     reply = await ProxyReach(None).ask(place, ProbeRequest("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
     assert "SEGUE_POD_ACCESS=direct" in reply.unsent
+
+
+async def test_pods_that_do_not_answer_delay_no_other_rollout(believer: Believer, pod: Pod) -> None:
+    """Neither its serving checks nor its load states wait for theirs."""
+
+    async def hangs(request: web.Request) -> web.Response:
+        if request.path == "/v2/repository/index":
+            return web.json_response([{"name": "m", "state": "READY"}])
+        if request.headers.get("x-to") == "hung":
+            await over.wait()
+        return web.json_response({"version": "v2"})
+
+    over = asyncio.Event()
+    pod.says = hangs
+    hung = pod.rules(timeout="5m", checks=[{"http": {"path": "/", "headers": {"x-to": "hung"}}}])
+    look(believer, hung, *(pod.replica(f"chat-{n}") for n in range(3 * AT_ONCE)))
+    await until(lambda: pod.requests >= AT_ONCE)
+    loads = {"protocol": "openInference", "port": pod.port, "interval": "1s"}
+    rules = pod.rules().model_copy(
+        update={"load_failures": Rules.model_validate({"loadFailures": loads}).load_failures}
+    )
+    other = DeploymentTarget(name="other")
+
+    def is_believed() -> bool:
+        return (
+            proven(believer.look(other, rules, FORWARD, seen(pod.replica("other-0")), time.time(), lambda: None)) == 1
+        )
+
+    try:
+        await until(is_believed)
+        assert pod.requests <= AT_ONCE + 2, "no more than so many requests go to one target at one time"
+    finally:
+        over.set()

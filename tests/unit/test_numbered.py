@@ -317,6 +317,10 @@ def test_old_replicas_that_use_up_max_unavailable_are_named(running: str, at_mos
         ("oOON", "old replica 0 to be ready: 3 of 4 replicas are ready, and 3 must stay ready"),
         ("ooON", "old replica 0 and 1 more to be ready: 2 of 4 replicas are ready, and 3 must stay ready"),
         ("OOOn", "1 new replica to be proven (0 of 1 ready, 0 proven)"),
+        (
+            ".OON",
+            "the target's controller to create 1 old replica again: 3 of 4 replicas are ready, and 3 must stay ready",
+        ),
     ],
 )
 def test_old_replicas_that_keep_the_rollout_at_its_floor_are_named(running: str, waits: str) -> None:
@@ -473,3 +477,93 @@ def test_a_controller_that_never_says_what_it_observed_is_refused(status: dict[s
     )
     with pytest.raises(Refused, match="since v0") if refused else contextlib.nullcontext():
         lever._refuse_unsettled(there, target)
+
+
+LWS = "leaderworkerset.sigs.k8s.io"
+HASH = f"{LWS}/template-revision-hash"
+
+
+def owned_by(owner: str) -> list[dict[str, Any]]:
+    return [{"kind": "Owner", "name": "llama", "uid": owner, "controller": True}]
+
+
+def revision_of(owner: str, number: int, name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """A revision of the LeaderWorkerSet, or of the StatefulSet of its leaders."""
+    metadata = {"name": f"{owner}-{name}", "labels": {HASH: name}, "ownerReferences": owned_by(owner)}
+    return {"metadata": metadata, "revision": number, "data": {"spec": data}}
+
+
+def pod_of_group(group: int, worker: int, size: str) -> dict[str, Any]:
+    found = pod_of(group, "")
+    labels = {"name": "llama", "group-index": str(group), "worker-index": str(worker)}
+    found["metadata"]["labels"] = {HASH: "old", **{f"{LWS}/{name}": value for name, value in labels.items()}}
+    found["metadata"]["annotations"] = {f"{LWS}/size": size} if size else {}
+    return found
+
+
+def groups_of(groups: dict[int, tuple[int, str, str]], current: str = "leaders-old") -> Numbered:
+    """Return a LeaderWorkerSet of size 3: of each group its number of pods, and the sizes that leader and workers tell.
+
+    All groups run the version ``old``; the StatefulSet of the leaders takes ``current`` for its current revision.
+    """
+    revisions, present = [], dict[str, Any]()
+    for number, name in enumerate(("older", "old"), start=1):
+        containers = [{"name": "server", "image": f"a/b:{name}"}]
+        present = {"size": 3, "workerTemplate": {"spec": {"containers": containers}}}
+        of_leaders = {"template": {"metadata": {"labels": {HASH: name}}}}
+        revisions += [
+            revision_of("u", number, name, {"leaderWorkerTemplate": present}),
+            revision_of("leaders", number, name, of_leaders),
+        ]
+    rolling = {"rollingUpdateConfiguration": {"partition": 0, "maxSurge": 0, "maxUnavailable": 1}}
+    spec = {"replicas": R, "leaderWorkerTemplate": present, "rolloutStrategy": rolling}
+    leaders = {
+        "metadata": {"name": "llama", "uid": "leaders", "ownerReferences": owned_by("u")},
+        "spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}},
+        "status": {"currentRevision": current},
+    }
+    pods = [pod_of_group(i, n, told[min(n, 1)]) for i, (count, *told) in groups.items() for n in range(count)]
+    found = {"metadata": {"name": "llama", "uid": "u"}, "spec": spec, "status": {}}
+    return LeaderWorkerSetLever(cast("Any", None)).numbered(found, revisions, pods, [leaders])
+
+
+@pytest.mark.parametrize(
+    ("count", "leader", "workers", "whole"),
+    [
+        pytest.param(2, "2", "2", True, id="made-before-the-size-changed"),
+        pytest.param(2, "3", "3", False, id="one-is-lost"),
+        pytest.param(3, "2", "3", True, id="came-back-in-the-former-version"),
+        pytest.param(2, "2", "3", False, id="its-workers-are-of-the-present-size"),
+        pytest.param(1, "1", "", True, id="no-workers"),
+        pytest.param(1, "2", "", False, id="its-workers-do-not-exist-yet"),
+    ],
+)
+def test_a_group_has_a_size_of_its_own(count: int, leader: str, workers: str, whole: bool) -> None:
+    """A change of ``size`` does not make the groups unready that were made before it."""
+    replica = groups_of({0: (count, leader, workers)}).running[0]
+    assert (replica.ready_since is not None) is whole
+    assert ("pods of its group exist" in replica.unready) is not whole
+
+
+def test_workers_of_a_lost_leader_are_not_of_its_group() -> None:
+    """They are ready until the garbage collector deletes them, which can take longer than the next leader's start."""
+    there = groups_of({0: (3, "3", "3")})
+    leader = there.pods[0]
+    workers = [pod_of_group(0, number, "3") for number in (1, 2)]
+    for pod, made in ((leader, "2027-01-15T08:00:02Z"), *zip(workers, ("2027-01-15T08:00:01Z",) * 2, strict=True)):
+        pod["metadata"]["creationTimestamp"] = made
+    lever = LeaderWorkerSetLever(cast("Any", None))
+    replica = lever.numbered(there.found, there.revisions, [leader, *workers]).running[0]
+    assert (replica.ready_since, replica.unready) == (None, "only 1 of the 3 pods of its group exist")
+    for worker in workers:
+        worker["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
+    assert lever.numbered(there.found, there.revisions, [leader, *workers]).running[0].ready_since is not None
+
+
+def test_a_warning_tells_in_which_version_lost_groups_come_back() -> None:
+    lever, unready = LeaderWorkerSetLever(cast("Any", None)), {0: (2, "3", "3"), 1: (3, "3", "3")}
+    assert lever.warnings(groups_of(unready)) == []
+    (warning,) = lever.warnings(groups_of(unready, "leaders-older"))
+    assert "1 of 2 replicas are not ready" in warning and "comes back as server=a/b:older" in warning
+    assert lever.warnings(groups_of({0: (3, "3", "3")}, "leaders-older")) == [], "its controller is about to end it"
+    assert lever.warnings(groups_of(unready, "gone")) == [], "nothing is known of it"

@@ -1,6 +1,7 @@
 """What routes the traffic, as its router reads and writes it after somebody else changed or removed it."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -9,9 +10,10 @@ from activities.levers.ownership import OWNER
 from activities.routers.base import SAVED, Sight, as_kept
 from activities.routers.httproute import HttpRouteRouter, bypassing
 from activities.watching import NamespaceWatch
-from segue.errors import Stale
+from segue.contract import PrepareInput
+from segue.errors import Refused, Stale
 from segue.observation import Routed, Version
-from segue.spec import ByRoute, Rules, Strategy
+from segue.spec import ByRoute, Change, Rules, Strategy
 from segue.spec.target import PairTarget
 from segue.state import Goal, State
 
@@ -122,5 +124,36 @@ def test_other_rules_that_lead_to_the_old_side_are_named() -> None:
     named = [each.partition(" also")[0] for each in found]
     assert named == ["httproute n/chat: rules[0]", "httproute n/health: rules[1]"]
     assert all("sends traffic to the old side's Service old" in each and "give it another" in each for each in found)
+    assert bypassing([other, route(rule(old=1))], "n", by, "grpcroute")[1].startswith(
+        "grpcroute n/chat: rules[0] also"
+    ), "of another kind, whatever its name"
     by_pools = ByRoute.model_validate({"route": "chat", "rule": 1, "pools": {"old": "old", "new": "new"}})
     assert [each.partition(" also")[0] for each in bypassing(routes, "n", by_pools)] == ["httproute n/chat: rules[4]"]
+
+
+@pytest.mark.parametrize(
+    ("backends", "why"),
+    [
+        ([{"name": "old", "namespace": "n"}], ""),
+        ([{"name": "old", "namespace": "m"}], "sends traffic to old in the namespace m, and both sides' pods are in n"),
+        ([{"name": "old"}, {"name": "new", "namespace": "m", "weight": 0}], "sends traffic to new in the namespace m"),
+        ([{"name": "old", "port": 80}, {"name": "old", "port": 81}], "names old more than once"),
+    ],
+)
+async def test_backends_that_are_not_the_two_sides_are_refused(backends: list[Object], why: str) -> None:
+    """A Service of the same name elsewhere is another one; of two backends of one name, the weights would drop one."""
+
+    class Seen(Cluster):
+        def __init__(self) -> None:
+            """Have the Service of each side."""
+
+        async def get(self, kind: str, namespace: str, name: str) -> Object:
+            return {"spec": {"selector": {"side": name}}}
+
+    router = HttpRouteRouter(Seen())
+    old, new = ({"metadata": {"name": side}, "spec": {"template": {"metadata": {"labels": {"side": side}}}}}
+                for side in ("old", "new"))  # fmt: skip
+    change = Change.model_validate({"images": {"server": "a/b:2"}})
+    request = PrepareInput(target=TARGET, change=change, rules=RULES, owner="us")
+    with pytest.raises(Refused, match=why) if why else nullcontext():
+        await router.check(request, {"rule": 0, "backendRefs": backends}, old, new)

@@ -13,7 +13,7 @@ from segue.decide import Act, Decision, decide
 from segue.errors import Refused
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules
-from segue.state import Goal, State
+from segue.state import Before, Goal, State
 from segue.supervision import SUPERVISIONS
 
 START = 1_800_000_000.0
@@ -395,3 +395,76 @@ def test_what_its_operator_adds_is_the_operators(
     wrote = state.baseline.template if back else "new"
     assert LEVER._stands(found, wrote, state) is not foreign
     assert (LEVER._template(found, state) == wrote) is not foreign
+
+
+def short_before(ready: int, now: list[dict[str, Any]], **status: Any) -> tuple[Supervised, State]:
+    """The resource requests 3 replicas, of which so many were ready before the rollout."""
+    before = [pod(HEAD, "a", n) for n in range(ready)]
+    seen, state = rolled(before, now, **status)
+    seen.found["spec"]["predictor"]["minReplicas"] = 3
+    return seen, state.but(before=Before(replicas=3, ready=ready))
+
+
+@pytest.mark.parametrize(("ready", "ends"), [(2, True), (3, False)])
+def test_a_rollback_does_not_wait_for_pods_that_were_not_there_before(ready: int, ends: bool) -> None:
+    """A quota lets its operator create 2 of 3: as many as before are enough, once it may have observed the rollback."""
+    seen, state = short_before(ready, [pod(HEAD, "a", n) for n in range(2)])
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    found = isvc({"minReplicas": 3}, {**kept, "wrote": kept_template()})
+    back = state.but(goal=Goal.BACK, mark=LEVER._mark(found), progress_at=LATER)
+    early, decided = read(LEVER._supervised(found, seen.pods), back, LATER + STEADY_S - 1)
+    assert (early.old.total, early.old.ready) == (3, 2)
+    assert decided.act is Act.WAIT, "its operator may act late"
+    _, decided = read(LEVER._supervised(found, seen.pods), back, LATER + STEADY_S)
+    assert (decided.act is Act.FINISH) is ends, decided
+
+
+def test_an_operator_that_is_not_done_completes_nothing_where_some_were_not_ready_before() -> None:
+    """Also after the deadline: what was not ready before is no reason to pass over a condition."""
+    unmet: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}
+    now = [pod(HEAD, "b", n) for n in range(3)]
+    assert read(*short_before(2, now))[1].act is Act.VERIFY
+    _, late = read(*short_before(2, now, **unmet))
+    assert late.act is Act.FAIL and "condition Ready: NoRoute" in late.why
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_resource_that_somebody_stopped_is_asleep(back: bool) -> None:
+    """It blames no version; a rollback of it ends, because nothing runs that could be ready."""
+    stopped: dict[str, Any] = {
+        "conditions": [{"type": name, "status": str(name == "Stopped")} for name in ("Ready", "Stopped")]
+    }
+    seen, state = rolled([pod(HEAD, "a")], [], **stopped)
+    if back:
+        kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+        seen = LEVER._supervised(isvc(None, {**kept, "wrote": kept_template()}, **stopped), [])
+        state = state.but(goal=Goal.BACK, mark=LEVER._mark(seen.found), progress_at=START)
+    found, decided = read(seen, state)
+    assert (found.replicas, decided.act) == (0, Act.FINISH if back else Act.SLEEP)
+    running = seen._replace(pods=[pod(HEAD, "a")])
+    assert read(running, state)[0].replicas == 1, "its pods stop first"
+
+
+@pytest.mark.parametrize(
+    ("former", "owner", "is_new"),
+    [
+        pytest.param("", "", True, id="an-operator-that-copies-nothing"),
+        pytest.param("", "me", True, id="ours"),
+        pytest.param("other", "", False, id="the-end-of-the-former-rollout-rolls-them-again"),
+        pytest.param("other", "other", False, id="its-operator-acts-late-on-the-former-one"),
+        pytest.param("other", "me", True, id="ours-after-a-former-one"),
+    ],
+)
+def test_pods_of_the_end_of_a_former_rollout_are_not_new(former: str, owner: str, is_new: bool) -> None:
+    """KServe copies the annotations to its pods: without Segue's own they have a revision that nobody has seen."""
+
+    def annotated(found: dict[str, Any], value: str) -> dict[str, Any]:
+        found["metadata"]["annotations"] = {OWNER: value} if value else {}
+        return found
+
+    before = [annotated(pod(HEAD, "a"), former)]
+    seen, state = rolled(before, [annotated(pod(HEAD, "b"), owner)])
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "owner": "me"})
+    found = read(seen, state)[0]
+    assert (found.old.total, found.new.total) == ((0, 1) if is_new else (1, 0))

@@ -13,10 +13,17 @@ from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.configs import owned_by
 from activities.levers.judging import judged_groups
-from activities.levers.numbered.ordinals import HOLD, Numbered, ended_by_version, is_observed, removed_by_version
+from activities.levers.numbered.ordinals import (
+    HOLD,
+    Numbered,
+    comes_back_as,
+    ended_by_version,
+    is_observed,
+    removed_by_version,
+)
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
-from activities.levers.pods import is_active, read_replica
+from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
@@ -28,8 +35,9 @@ from segue.replica import Replica, lost_since
 from segue.spec import Change, Rules, Target
 from segue.units import resolve
 
-NAME, GROUP, WORKER, REVISION = (
-    f"leaderworkerset.sigs.k8s.io/{each}" for each in ("name", "group-index", "worker-index", "template-revision-hash")
+NAME, GROUP, WORKER, REVISION, SIZE = (
+    f"leaderworkerset.sigs.k8s.io/{each}"
+    for each in ("name", "group-index", "worker-index", "template-revision-hash", "size")
 )
 KEPT = "segue.dev/revision-of"
 """The label of a kept revision: the LeaderWorkerSet's name. It lacks the controller's label, so that the controller
@@ -62,6 +70,8 @@ class LeaderWorkerSetLever(PartitionLever):
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
         """Return the replica of each group; of the StatefulSets it reads only the leaders'."""
+        of_leaders = [each for each in revisions if controller_uid(each) != found["metadata"]["uid"]]
+        revisions = [each for each in revisions if controller_uid(each) == found["metadata"]["uid"]]
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
         own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]
@@ -74,7 +84,6 @@ class LeaderWorkerSetLever(PartitionLever):
             # Its controller writes some values in its own form.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
-        size = found["spec"]["leaderWorkerTemplate"].get("size", 1)
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
         removed = [each for each in gone if _label(each.pod, NAME) == found["metadata"]["name"]]
         all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
@@ -82,13 +91,14 @@ class LeaderWorkerSetLever(PartitionLever):
             found=found,
             template=self.template_of(found),
             partition=rolling.get("partition", 0),
-            running={i: _group(leaders[i], groups[i], size, fingerprints) for i in leaders},
+            running={i: _group(leaders[i], groups[i], fingerprints) for i in leaders},
             awaited=leaders,
             pods=all_leaders,
             trusted=sum(not is_active(pod) for pod in all_leaders),
-            heeded=is_observed(found) and _has_partition(found, sets, rolling.get("partition", 0)),
+            heeded=is_observed(found) and _has_partition(_leaders_of(found, sets), rolling.get("partition", 0)),
             revisions=revisions,
             templates=templates,
+            below=_below(_leaders_of(found, sets), of_leaders, fingerprints),
             token=" ".join(f"{name}={rolling.get(name)}" for name in self.fields),
             ended=ended_by_version(
                 own, removed, lambda pod: fingerprints.get(_label(pod, REVISION), ""), recreates=True
@@ -217,8 +227,8 @@ class LeaderWorkerSetLever(PartitionLever):
         return max(resolve(amount, found["spec"].get("replicas", 1), round_up=False), 1)
 
     def warnings(self, numbered: Numbered) -> list[str]:
-        """Return no warnings: nothing else changes."""
-        return []
+        """Return in which version lost groups come back, if that is an older one."""
+        return [lost] if (lost := comes_back_as(numbered, self.version)) else []
 
 
 def _followed(written: int | str, number: int, replicas: int, *, round_up: bool) -> int | str:
@@ -226,17 +236,48 @@ def _followed(written: int | str, number: int, replicas: int, *, round_up: bool)
     return written if resolve(written, replicas, round_up=round_up) == number else number
 
 
-def _has_partition(found: Object, sets: Iterable[Object], partition: int) -> bool:
+def _leaders_of(found: Object, sets: Iterable[Object]) -> Object | None:
+    """Return the leaders' StatefulSet. Returns None if its controller has not created it yet."""
+    return next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
+
+
+def _below(leaders: Object | None, revisions: Iterable[Object], versions: Mapping[str, str]) -> str:
+    """Return the version in which a lost leader below the partition comes back; empty if that is not known.
+
+    ``revisions`` are those of the leaders' StatefulSet: the template of each names the group's version.
+    """
+    current = (leaders or {}).get("status", {}).get("currentRevision")
+    told = (each["data"]["spec"]["template"] for each in revisions if each["metadata"]["name"] == current)
+    template: Object = next(told, {})
+    key = template.get("metadata", {}).get("labels", {}).get(REVISION, "")
+    return versions.get(key, key)
+
+
+def _has_partition(leaders: Object | None, partition: int) -> bool:
     """Whether the leaders' StatefulSet has the partition, and its controller has observed it."""
-    leaders = next((each for each in sets if controller_uid(each) == found["metadata"]["uid"]), None)
     if leaders is None:
         return False
     current: int = leaders["spec"]["updateStrategy"]["rollingUpdate"].get("partition", 0)
     return current >= partition and is_observed(leaders)
 
 
-def _group(leader: Object, pods: list[Object], size: int, versions: dict[str, str]) -> Replica:
-    """Return a group as one replica, which is ready when all its pods exist and are ready."""
+def _size(leader: Object, workers: Iterable[Object]) -> int:
+    """Return how many pods a group has: its own number, which a change of ``size`` does not change.
+
+    Its workers say it if there are any. Their controller creates those of a lost group by the present ``size``, also if
+    the leader came back in an earlier version.
+    """
+    told = (each["metadata"].get("annotations", {}).get(SIZE) for each in (*workers, leader))
+    return int(next((each for each in told if each), 1))
+
+
+def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Replica:
+    """Return a group as one replica, which is ready when all its pods exist and are ready.
+
+    Workers that are older than their leader are those of a lost one: the garbage collector deletes them.
+    """
+    pods = [pod for pod in pods if made_at(pod) >= made_at(leader)]
+    size = _size(leader, (pod for pod in pods if pod is not leader))
     key = leader["metadata"]["labels"].get(REVISION, "")
     version = versions.get(key, key)
     parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]

@@ -20,7 +20,7 @@ from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
 from segue.failures import diagnose, worst
 from segue.hindrance import Hindrance, hindrance_of
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
 from segue.state import Goal, State
@@ -116,6 +116,20 @@ def comes_back_older(numbered: Numbered, baseline: str) -> bool:
     ``OnDelete`` never.
     """
     return numbered.below not in {"", baseline}
+
+
+def comes_back_as(numbered: Numbered, version_of: Callable[[Object], Version]) -> str:
+    """Return a warning if lost replicas come back in a version older than the one that runs; empty otherwise."""
+    unready = sum(each.ready_since is None for each in numbered.running.values())
+    if not unready or not comes_back_older(numbered, numbered.version):
+        return ""
+    kept = numbered.revision(numbered.below)
+    older = version_of(numbered.templates[kept["metadata"]["name"]]) if kept is not None else "an older version"
+    return (
+        f"its controller has not ended the rollout before this one, because {unready} of "
+        f"{len(numbered.running)} replicas are not ready: a replica that is lost before its turn comes back as "
+        f"{older}, and stays so until its turn"
+    )
 
 
 def is_observed(found: Object) -> bool:

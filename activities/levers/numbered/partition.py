@@ -98,7 +98,10 @@ class PartitionLever(ABC):
         self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
         gone: Iterable[Gone] = (),
     ) -> Numbered:  # fmt: skip
-        """Return the replica of each number, from the pods and StatefulSets that the target owns."""
+        """Return the replica of each number, from the pods, StatefulSets and revisions that the target owns.
+
+        ``revisions`` include those of its StatefulSets.
+        """
 
     @abstractmethod
     def selector(self, found: Object) -> str:
@@ -228,7 +231,8 @@ class PartitionLever(ABC):
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         uid = {found["metadata"]["uid"]}
-        revisions, sets = watch.owned("controllerrevisions", uid), watch.owned("statefulsets", uid)
+        sets = watch.owned("statefulsets", uid)
+        revisions = watch.owned("controllerrevisions", uid | {each["metadata"]["uid"] for each in sets})
         pods, gone = self.watched(watch, found)
         seen = self._read(self.numbered(found, revisions, pods, sets, gone), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
@@ -266,7 +270,8 @@ class PartitionLever(ABC):
             self._sets(target),
         )
         pods = await self._cluster.list("pods", target.namespace, self.selector(found))
-        own = [r for r in revisions["items"] if controller_uid(r) == found["metadata"]["uid"]]
+        uids = {each["metadata"]["uid"] for each in (found, *sets)}
+        own = [r for r in revisions["items"] if controller_uid(r) in uids]
         return self.numbered(found, own, pods["items"], sets)
 
     async def _sets(self, target: Target) -> list[Object]:

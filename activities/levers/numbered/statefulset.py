@@ -14,7 +14,7 @@ from activities.ended_pods import Gone
 from activities.levers.judging import judged_set
 from activities.levers.numbered.ordinals import (
     Numbered,
-    comes_back_older,
+    comes_back_as,
     ended_by_version,
     is_observed,
     removed_by_version,
@@ -163,16 +163,8 @@ class StatefulSetLever(PartitionLever):
     def warnings(self, numbered: Numbered) -> list[str]:
         """Return what changes during the rollout, and which version lost replicas get."""
         on_delete = "updateStrategy OnDelete becomes RollingUpdate during the rollout, and is restored at its end"
-        unready = sum(each.ready_since is None for each in numbered.running.values())
-        if not unready or not comes_back_older(numbered, numbered.version):
-            return [] if numbered.rolls else [on_delete]
-        older = self.version(numbered.templates[numbered.found["status"]["currentRevision"]])
-        lost = (
-            f"its controller has not ended the rollout before this one, because {unready} of "
-            f"{len(numbered.running)} replicas are not ready: a replica that is lost before its turn comes back as "
-            f"{older}, and stays so until its turn"
-        )
-        return [lost] if numbered.rolls else [on_delete, lost]
+        lost = comes_back_as(numbered, self.version)
+        return [*([] if numbered.rolls else [on_delete]), *([lost] if lost else [])]
 
 
 def _replica(pod: Object, found: Object, versions: dict[str, str], templates: dict[str, Object]) -> Replica:
