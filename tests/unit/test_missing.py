@@ -60,8 +60,8 @@ def failing(replicaset: dict[str, Any], why: str, since: float) -> dict[str, Any
 
 
 def known() -> State:
-    versions = [Version(template=fingerprint(template(version))) for version in (1, 2)]
-    return State(owner="us", claimed=True).after_prepare(*versions, NOW - 60).but(progress_at=NOW - 30)
+    old, new = (Version(template=fingerprint(template(version))) for version in (1, 2))
+    return State(owner="us", claimed=True).after_prepare(old, new, NOW - 60).but(progress_at=NOW - 30)
 
 
 def of_deployment(why: str, since: float) -> Observation:
