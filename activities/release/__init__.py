@@ -27,6 +27,7 @@ from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
+from activities.release.remains import cleaned_again
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
 from segue.clusters import HERE, Access
@@ -57,6 +58,8 @@ async def release(
         TimedOut: when the controller needs longer; the target is safe, and the controller continues.
     """
     async with connected(access) as cluster:
+        if target.kind in {"Deployment", "DeploymentPair"} and await cleaned_again(cluster, target, tell):
+            return f"{target} was released before; what was left of the rollout on its ReplicaSets is removed"
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":

@@ -78,3 +78,26 @@ async def test_readiness_lost_at_a_stop_is_made_good(served: Lab) -> None:
             await case.ends("RolledBack")
 
     await asyncio.gather(one(DeploymentSubject), one(PairSubject))
+
+
+async def test_what_was_lost_at_the_full_ceiling_makes_room_at_once(served: Lab) -> None:
+    """No old replica can be added before the failure; after it, all of them load together, and not one by one."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": "100%", "approval": True}]}
+    readiness = {"minReady": "0s", "deadline": "4s"}
+
+    async def one(kind: type[Subject]) -> None:
+        name, slow = kind.kind.lower(), {"ready_after": "2s"}
+        async with served.case(name, 4, kind=kind, target=slow, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await case.reaches(1, 4)
+            lost = case.watcher.mark()
+            for pod in served.pods(name, "chat:2"):
+                served.relabel(pod.metadata.name, "never-ready")
+            await case.ends("RolledBack")
+        old = [
+            each for s in case.watcher.samples[lost:] for each in s.by_image if each[0].startswith("example/chat:1 ")
+        ]
+        assert max(total - ready for _, total, ready in old) == 3
+        case.watcher.assert_within(1, 5, passing=3)
+
+    await asyncio.gather(one(DeploymentSubject), one(PairSubject))

@@ -432,6 +432,19 @@ def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
     assert decide(RULES, BACK, see(4, 1, held=False, template="v0"), NOW).why == "1 new replica to stop"
 
 
+def test_a_clock_that_is_ahead_is_named() -> None:
+    """A replica that is Ready since a time to come is not proven before it, and the reason says why."""
+    told, seen = "became Ready 3600 s from now", see(4, 1, proven=0)
+    ahead = seen.model_copy(update={"next_proven_at": NOW + 3600 + RULES.readiness.min_ready.total_seconds()})
+    assert told in decide(RULES, MOVING, ahead, NOW).why
+    late = decide(RULES, MOVING, ahead.model_copy(update={"next_proven_at": LATE + 3600}), LATE)
+    assert late.act is Act.FAIL and "from now: synchronize both clocks" in late.why, late
+    back = see(3, 0, held=False, template="v0").model_copy(update={"next_proven_at": NOW + 3600 + 5})
+    assert "from now: synchronize both clocks" in decide(RULES, BACK, back, NOW).why
+    soon = seen.model_copy(update={"next_proven_at": NOW + RULES.readiness.min_ready.total_seconds()})
+    assert "from now" not in decide(RULES, MOVING, soon, NOW).why
+
+
 def test_what_keeps_old_replicas_from_coming_back_is_named_at_once() -> None:
     """On the way back the status has the failure as its reason, and the alarm has the rest."""
     seen = see(3, 2, held=False, template="v0")

@@ -28,6 +28,24 @@ async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) ->
         await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
 
 
+async def give_up_unready(cluster: Cluster, objects: Objects, leaving: list[Object]) -> int:
+    """Remove the unready pods of these ReplicaSets at once; return the number of writes.
+
+    The controller would replace them one after the other, at most ``maxSurge`` at a time. It never scales such a
+    ReplicaSet up again, because it runs no version that the Deployment wants.
+
+    Raises:
+        Conflict: when a ReplicaSet changed since it was read.
+    """
+    writes = 0
+    for replicaset in leaving:
+        ready = read_set(replicaset, objects.pods).ready
+        if replicaset["spec"].get("replicas", 0) > ready:
+            await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
+            writes += 1
+    return writes
+
+
 async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None:
     """Patch a ReplicaSet as it was read."""
     metadata = replicaset["metadata"]
