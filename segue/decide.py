@@ -711,6 +711,8 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
 def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     """Return which scheduling gate or lost node is in the way; empty while the version itself can make progress."""
     unproven = seen.new.total - seen.new.proven
+    if seen.inert and seen.held:
+        return seen.hindrance  # no move has an effect
     if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
         return ""
     if seen.autonomous:  # its own controller moves the others

@@ -1,7 +1,7 @@
 """Pods that a controller cannot create although their version is not the reason. Pure.
 
 A quota that is full is a lack of room, as for a pod that no node takes. An admission webhook that does not answer
-blocks every version.
+blocks every version, and so does a controller that does not act.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from segue.failures import unplaced_why
 from segue.hindrance import Hindrance
+from segue.observation import Cause, Problem
 from segue.replica import Replica
 
 _LACKS_QUOTA = re.compile(r"exceeded quota|insufficient quota|status unknown for quota")
@@ -70,3 +71,10 @@ def with_unasked(found: Hindrance, missing: Sequence[Missing], deadline_s: float
         return found
     number = found.hindered + sum(each.number for each in kept)
     return Hindrance(number, found.hindrance or f"{kept[0].told}; repair that webhook, or remove its configuration")
+
+
+def with_absent(found: Hindrance, absent: str, number: int) -> tuple[Hindrance, Problem | None]:
+    """Return that a controller does not act (``absent``) as the hindrance of all replicas, and as their problem."""
+    if not absent:
+        return found, None
+    return Hindrance(max(1, number), absent), Problem(cause=Cause.DEADLINE, message=absent)

@@ -13,7 +13,7 @@ from activities.levers.template import fingerprint
 from segue.decide import Act, decide
 from segue.hindrance import Hindrance
 from segue.missing import Missing, with_unasked
-from segue.observation import Observation, Version
+from segue.observation import Observation, Side, Version
 from segue.spec import Rules
 from segue.state import State
 
@@ -28,12 +28,14 @@ def template(version: int) -> dict[str, Any]:
     return {"metadata": {"labels": {"app": "chat"}}, "spec": {"containers": [{"name": "c", "image": f"c:{version}"}]}}
 
 
-def deployment(name: str, replicas: int, version: int, **spec: Any) -> dict[str, Any]:
+def deployment(name: str, replicas: int, version: int, observed: int = 1, **spec: Any) -> dict[str, Any]:
     saved = Baseline(old=OLD, new=0, name="chat-next", made=True, ready=OLD).model_dump_json()
     annotations = {OWNER: "us", BASELINE: saved, REPLICAS: str(OLD)}
-    metadata = {"name": name, "uid": name, "generation": 1, "annotations": annotations}
+    written = [{"manager": "segue", "operation": "Update", "time": timestamp(NOW - 60)}]
+    metadata = {"name": name, "uid": name, "generation": 1, "annotations": annotations, "managedFields": written}
     spec = {"replicas": replicas, "template": template(version), "selector": {}, **spec}
-    return {"kind": "Deployment", "metadata": metadata, "spec": spec}
+    status = {"observedGeneration": observed}
+    return {"kind": "Deployment", "metadata": metadata, "spec": spec, "status": status}
 
 
 def replicaset(name: str, owner: str, replicas: int, version: int) -> dict[str, Any]:
@@ -53,9 +55,14 @@ def pods_of(owner: str, number: int) -> list[dict[str, Any]]:
     ]
 
 
+def timestamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def failing(replicaset: dict[str, Any], why: str, since: float) -> dict[str, Any]:
-    at = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    condition = {"type": "ReplicaFailure", "status": "True", "message": why, "lastTransitionTime": at}
+    if not why:
+        return replicaset
+    condition = {"type": "ReplicaFailure", "status": "True", "message": why, "lastTransitionTime": timestamp(since)}
     return {**replicaset, "status": {"conditions": [condition]}}
 
 
@@ -64,18 +71,18 @@ def known() -> State:
     return State(owner="us", claimed=True).after_prepare(old, new, NOW - 60).but(progress_at=NOW - 30)
 
 
-def of_deployment(why: str, since: float) -> Observation:
+def of_deployment(why: str, since: float, observed: int = 1) -> Observation:
     """(4, 1) of 4, and the controller cannot create the new pod."""
     old, new = replicaset("v1", "chat", OLD, 1), replicaset("v2", "chat", NEW, 2)
     rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-    found = deployment("chat", OLD, 2, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    found = deployment("chat", OLD, 2, observed, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
     return read_deployment(Objects(found, [old, failing(new, why, since)], pods_of("v1", OLD)), RULES, known(), NOW)
 
 
-def of_pair(why: str, since: float) -> Observation:
+def of_pair(why: str, since: float, observed: int = 1) -> Observation:
     """The same of a pair."""
     old, new = replicaset("v1", "chat", OLD, 1), replicaset("v2", "chat-next", NEW, 2)
-    sides = deployment("chat", OLD, 1), deployment("chat-next", NEW, 2)
+    sides = deployment("chat", OLD, 1), deployment("chat-next", NEW, 2, observed)
     left, right = Objects(sides[0], [old], pods_of("v1", OLD)), Objects(sides[1], [failing(new, why, since)], [])
     return read(Pair(left, right), RULES, known(), NOW)
 
@@ -111,3 +118,17 @@ def test_what_else_is_in_the_way_is_named_first() -> None:
     there, missing = Hindrance(2, "a: its node does not answer"), [Missing(3, WEBHOOK, NOW - 20)]
     assert with_unasked(there, missing, 60, NOW) == Hindrance(5, there.hindrance)
     assert with_unasked(there, [Missing(3, QUOTA, NOW - 20)], 60, NOW) == there
+
+
+@pytest.mark.parametrize("seen", [of_deployment, of_pair])
+def test_a_controller_that_does_not_act_is_in_the_way(seen: Any) -> None:
+    """It is down, or cannot write what it has to: no deadline runs, and the reason names the Deployment."""
+    found = seen("", NOW, observed=0)
+    assert found.inert and found.problem is not None and found.problem.message == found.hindrance
+    decision = decide(RULES, known().but(progress_at=NOW - 300), found, NOW)
+    assert decision.act is Act.CROWDED, decision
+    moves = found.model_copy(update={"new": Side(total=1, ready=1, proven=1)})
+    assert decide(RULES, known(), moves, NOW).act is Act.CROWDED, "a move would have no effect"
+    assert decide(RULES, known(), moves.model_copy(update={"inert": False}), NOW).act is Act.SCALE
+    assert "the controller of deployment chat" in decision.why and "has not acted on its spec for 60 s" in decision.why
+    assert not seen("", NOW).inert

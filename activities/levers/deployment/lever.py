@@ -51,7 +51,7 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import give_up_unready, patch_set, spare
+from activities.levers.deployment.sparing import make_room, patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -506,10 +506,10 @@ class DeploymentLever:
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
-        more = await self._gave_up(request, written, now) if written.done else 0
+        more = await self._made_room(request, written, now) if written.done else 0
         return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
 
-    async def _gave_up(self, request: WriteInput, written: Written, now: float) -> int:
+    async def _made_room(self, request: WriteInput, written: Written, now: float) -> int:
         """Make room for all old replicas at once if fewer than the floor are ready; return the number of writes.
 
         If it cannot be written, the controller makes room by itself, one replica after the other.
@@ -518,11 +518,9 @@ class DeploymentLever:
         with contextlib.suppress(Conflict, Refused, Stale):
             objects = await self._fetch(request.target)
             seen = read(objects, request.rules, state, now)
-            is_short = seen.old.ready + seen.new.ready < _floor(request.rules, seen.replicas)
             is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.held
-            if is_short and is_ours and not overtaken(objects.deployment, written):
-                leaving = [rs for rs in objects.replicasets if not _is_of(rs, state.baseline.template)]
-                return await give_up_unready(self._cluster, objects, leaving)
+            if is_ours and not overtaken(objects.deployment, written):
+                return await make_room(self._cluster, objects, _floor(request.rules, seen.replicas))
         return 0
 
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended, seconds_of
 from activities.levers import ownership
+from activities.levers.controllers import idle
 from activities.levers.ownership import (
     OWNER,
     Fields,
@@ -24,7 +25,7 @@ from segue.ended_pods import judged, taken_at
 from segue.failures import unmade
 from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.missing import Missing, unplaced_of, with_unasked
+from segue.missing import Missing, unplaced_of, with_absent, with_unasked
 from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -137,6 +138,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
     lacking = [m for s in coming for m in s.missing]
     hindrance = with_unasked(hindrance_of(falling, rising), lacking, rules.readiness.deadline.total_seconds(), now)
+    hindrance, absent = with_absent(hindrance, idle((deployment,), now, "Deployment"), len(rising))
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -153,13 +155,14 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
+        problem=judged(rising, ended, restarts, state.began_at, absent, *(s.problem for s in coming), others=falling),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         **unplaced._asdict(),
         freed_by=_freed_by(objects, pivot, waits=unplaced_of(rising, lacking, ()).waits),
         available_by=max(proven_times, default=0.0) + _waits_s(deployment) if back else 0.0,
         **hindrance._asdict(),
+        inert=absent is not None,
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),

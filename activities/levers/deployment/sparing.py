@@ -8,6 +8,7 @@ import asyncio
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.reading import Objects, read_set
+from activities.levers.template import fingerprint
 from segue.errors import Conflict
 
 _AVAILABLE_S = 5.0
@@ -28,22 +29,23 @@ async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) ->
         await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
 
 
-async def give_up_unready(cluster: Cluster, objects: Objects, leaving: list[Object]) -> int:
-    """Remove the unready pods of these ReplicaSets at once; return the number of writes.
+async def make_room(cluster: Cluster, objects: Objects, floor: int) -> int:
+    """Remove the unready pods of other versions if fewer than the floor are ready; return the number of writes.
 
-    The controller would replace them one after the other, at most ``maxSurge`` at a time. It never scales such a
-    ReplicaSet up again, because it runs no version that the Deployment wants.
+    The controller would replace them one after the other, at most ``maxSurge`` at a time. It never scales their
+    ReplicaSets up again, because the Deployment wants another version.
 
     Raises:
         Conflict: when a ReplicaSet changed since it was read.
     """
-    writes = 0
-    for replicaset in leaving:
-        ready = read_set(replicaset, objects.pods).ready
-        if replicaset["spec"].get("replicas", 0) > ready:
-            await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
-            writes += 1
-    return writes
+    wanted = fingerprint(objects.deployment["spec"]["template"])
+    sets = [(each, read_set(each, objects.pods)) for each in objects.replicasets]
+    if sum(found.ready for _, found in sets) >= floor:
+        return 0
+    extra = [(each, found.ready) for each, found in sets if found.version != wanted and found.replicas > found.ready]
+    for replicaset, ready in extra:
+        await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
+    return len(extra)
 
 
 async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None:
