@@ -255,7 +255,9 @@ def next_counts(
     # What is above R after a drop of R goes in one step: a target without a home cannot be held in between.
     surplus = old.total - budget.replicas if seen.home is None else 0
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
-    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
+    # What was to stop before and is still there uses the ceiling too. A number is replaced in its place.
+    remaining = 0 if seen.numbered else max(0, old.total - seen.asked.old)
+    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest + remaining, barrier))
     return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
 
 

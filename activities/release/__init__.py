@@ -21,7 +21,6 @@ from activities.levers.ownership import (
     annotations_of,
     has_baseline,
     note_of,
-    replicas_of,
     saved_baseline,
     selector_of,
 )
@@ -38,7 +37,6 @@ from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
 from segue.supervision import SUPERVISIONS, Supervision
-from segue.units import resolve
 
 _ATTEMPTS = 10
 _CAREFUL = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -122,15 +120,8 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     if is_paused(let_go):  # a policy pauses it whenever its template changes
         await _patch(cluster, target, _resume)
     if to == "baseline":
-        with contextlib.suppress(Conflict, Refused, Stale):  # otherwise its controller makes room by itself, slowly
-            await make_room(cluster, await _with_pods(cluster, let_go), _floor(let_go))
-
-
-def _floor(deployment: Object) -> int:
-    """Return how many replicas have to be ready by the Deployment's own strategy."""
-    replicas = replicas_of(deployment)
-    unavailable = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxUnavailable", 0)
-    return replicas - resolve(unavailable, replicas, round_up=False)
+        with contextlib.suppress(Refused, Stale):  # otherwise its controller makes room by itself, slowly
+            await make_room(cluster, lambda: _released(cluster, target))
 
 
 def _resume(deployment: Object) -> Object:
@@ -144,6 +135,13 @@ async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object
     if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
         await _patch(cluster, target, _resume)
     await spare(cluster, objects, superseded)
+
+
+async def _released(cluster: Cluster, target: Target) -> Objects | None:
+    """Read the target again. Returns None if another rollout has taken it."""
+    deployment = await cluster.get("deployments", target.namespace, target.name)
+    is_released = annotations_of(deployment).get(OWNER, "").startswith(RELEASED_BY)
+    return await _with_pods(cluster, deployment) if is_released else None
 
 
 async def _with_pods(cluster: Cluster, deployment: Object) -> Objects:

@@ -91,6 +91,9 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
         pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
         pytest.param(ONE, OUT, see(6, 0, home=Counts(4, 0)), (5, 0), id="a-pair-with-more-than-r-old"),
+        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2)), (2, 2), id="what-has-not-stopped-uses-the-ceiling"),
+        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2), home=Counts(4, 0)), (2, 2), id="a-pairs-too"),
+        pytest.param(ONE, OUT, see(2, 2, asked=(2, 2), home=Counts(4, 0)), (2, 3), id="when-it-has-the-next-one-comes"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:

@@ -515,13 +515,17 @@ class DeploymentLever:
         If it cannot be written, the controller makes room by itself, one replica after the other.
         """
         state = request.state
-        with contextlib.suppress(Conflict, Refused, Stale):
+
+        async def ours() -> Objects | None:
             objects = await self._fetch(request.target)
             seen = read(objects, request.rules, state, now)
             is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.held
-            if is_ours and not overtaken(objects.deployment, written):
-                return await make_room(self._cluster, objects, _floor(request.rules, seen.replicas))
-        return 0
+            return objects if is_ours and not overtaken(objects.deployment, written) else None
+
+        try:
+            return await make_room(self._cluster, ours)
+        except (Refused, Stale):
+            return 0
 
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
@@ -619,10 +623,6 @@ class DeploymentLever:
         except Rewritten as rewritten:
             return Written(done=False, why=str(rewritten), made=rewritten.made, warning=warning)
         return written.model_copy(update={"warning": warning})
-
-
-def _floor(rules: Rules, replicas: int) -> int:
-    return resolve_budget(rules.strategy, replicas).floor if replicas else 0
 
 
 def _rolling(objects: Objects, request: WriteInput) -> Object:
