@@ -483,11 +483,12 @@ class DeploymentLever:
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
-        serving = 0
+        serving, is_short = 0, False
 
         def make(objects: Objects, seen: Observation) -> Object | None:
-            nonlocal serving
+            nonlocal serving, is_short
             deployment, serving = objects.deployment, seen.old.ready + seen.new.ready
+            is_short = bool(seen.replicas) and serving < resolve_budget(request.rules.strategy, seen.replicas).floor
             if not seen.held and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
@@ -506,11 +507,11 @@ class DeploymentLever:
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
-        more = await self._made_room(request, written, now) if written.done else 0
+        more = await self._made_room(request, written, now) if written.done and is_short else 0
         return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
 
     async def _made_room(self, request: WriteInput, written: Written, now: float) -> int:
-        """Make room for all old replicas at once if fewer than the floor are ready; return the number of writes.
+        """Make room for all old replicas at once: fewer than the floor are ready. Return the number of writes.
 
         If it cannot be written, the controller makes room by itself, one replica after the other.
         """
