@@ -87,7 +87,7 @@ async def test_what_was_lost_at_the_full_ceiling_makes_room_at_once(served: Lab,
     strategy = {"maxSurge": 1, "waypoints": [{"at": "100%", "approval": True}]}
 
     async def one(name: str, kind: type[Subject], deadline: str, *, released: bool = False) -> None:
-        readiness, slow = {"minReady": "0s", "deadline": deadline}, {"ready_after": "2s"}
+        readiness, slow = {"minReady": "0s", "deadline": deadline}, {"ready_after": "1s"}
         async with served.case(name, 4, kind=kind, target=slow, strategy=strategy, readiness=readiness) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             await case.reaches(1, 4)
