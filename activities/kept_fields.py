@@ -68,7 +68,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         "spec": {"replicas": WHOLE, "template": WHOLE},
         "status": {
             "availableReplicas": WHOLE,
-            "conditions": dict.fromkeys(("type", "status", "message"), WHOLE),
+            "conditions": dict.fromkeys(("type", "status", "message", "lastTransitionTime"), WHOLE),
         },
     },
     "controllerrevisions": {

@@ -113,6 +113,9 @@ _NAMES = {
 PENDING_S = 5.0
 """A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""
 
+AHEAD_S = 2.0
+"""A replica that is Ready since a time so far ahead shows that the clocks of its node and of the worker differ."""
+
 PAUSE_EVERY_S = 10.0
 """The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
 
@@ -252,7 +255,9 @@ def next_counts(
     # What is above R after a drop of R goes in one step: a target without a home cannot be held in between.
     surplus = old.total - budget.replicas if seen.home is None else 0
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
-    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest, barrier))
+    # What was to stop before and is still there uses the ceiling too. A number is replaced in its place.
+    remaining = 0 if seen.numbered else max(0, old.total - seen.asked.old)
+    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest + remaining, barrier))
     return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
 
 
@@ -709,6 +714,8 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
 def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     """Return which scheduling gate or lost node is in the way; empty while the version itself can make progress."""
     unproven = seen.new.total - seen.new.proven
+    if seen.inert and seen.held:
+        return seen.hindrance  # no move has an effect
     if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
         return ""
     if seen.autonomous:  # its own controller moves the others
@@ -869,7 +876,7 @@ def _why(seen: Observation, counts: Counts) -> str:
 def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen))
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen, now))
     since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
     late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
@@ -939,19 +946,21 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
         return None
     if not late:
         return Decision(act=Act.CALM, why="the rollback makes progress again")
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_awaited(state, seen) or _shortfall_back(seen))
+    problem = seen.problem or Problem(
+        cause=Cause.DEADLINE, message=_awaited(state, seen) or _shortfall_back(rules, seen, now)
+    )
     return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
     waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None, tried_again_at(state)]
     if state.goal is Goal.BACK:
-        why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(seen)
+        why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(rules, seen, now)
         why += _in_the_way(state, seen)
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(rules, state, seen)
+        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(rules, state, seen, now)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -1003,13 +1012,15 @@ def _to_be_available(state: State, seen: Observation, now: float) -> str:
     return f"the target's controller to count the latest ready replica as available, {left}"
 
 
-def _shortfall(rules: Rules, state: State, seen: Observation) -> str:
+def _shortfall(rules: Rules, state: State, seen: Observation, now: float) -> str:
     if seen.autonomous and not seen.new.total and seen.asked.new:
         return "the target's own operator or controller to create the first new replica"
     if seen.old.total > seen.asked.old:
         return f"{counted(seen.old.total - seen.asked.old, 'old replica')} to stop"
     missing = seen.asked.new - seen.new.proven
-    return _proof("new", missing, seen.new, seen.asked.new) if missing > 0 else _old_to_be_ready(rules, state, seen)
+    if missing <= 0:
+        return _old_to_be_ready(rules, state, seen)
+    return _proof("new", missing, seen.new, seen.asked.new) + _ahead(rules, seen, now)
 
 
 def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
@@ -1025,12 +1036,22 @@ def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
     return f"old replica {min(unready)}{more} to be ready: {ready}"
 
 
-def _shortfall_back(seen: Observation) -> str:
+def _shortfall_back(rules: Rules, seen: Observation, now: float) -> str:
     home = seen.home or Counts(seen.replicas, 0)
     missing, extra = home.old - seen.old.proven, seen.new.total - home.new
-    parts = [_proof("old", missing, seen.old, home.old)] * (missing > 0)
+    parts = [_proof("old", missing, seen.old, home.old) + _ahead(rules, seen, now)] * (missing > 0)
     parts += [f"{counted(extra, 'new replica')} to stop"] * (extra > 0)
     return " and ".join(parts) or _CATCH_UP
+
+
+def _ahead(rules: Rules, seen: Observation, now: float) -> str:
+    """Return that a replica is Ready since a time that is to come: one of the clocks is wrong; empty otherwise."""
+    if seen.next_proven_at is None:
+        return ""
+    ahead_s = seen.next_proven_at - rules.readiness.min_ready.total_seconds() - now
+    if ahead_s < AHEAD_S:
+        return ""
+    return f"; by the clock of its node the next one became Ready {ahead_s:.0f} s from now: synchronize both clocks"
 
 
 def _proof(name: str, missing: int, side: Side, wanted: int) -> str:

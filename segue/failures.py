@@ -39,8 +39,11 @@ _WRAPPING = re.compile(
 OOM_KILLED = "OOMKilled"
 """The reason of a container that was killed for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
-_REFUSED_FOR_GOOD = re.compile(r"violates PodSecurity|(?:maximum|minimum) \S+ usage per")
-"""Pod Security and a LimitRange."""
+_REFUSED_FOR_GOOD = re.compile(
+    r"violates PodSecurity|(?:maximum|minimum) \S+ usage per|max limit to request ratio per"
+    r"|failed quota: .*must specify"
+)
+"""Pod Security, a LimitRange, and a quota of a resource for which the pod has no request or limit."""
 _ABSENT = re.compile(r'(?:secret|configmap) "[^"]*" not found', re.IGNORECASE)
 APPEARS_S = 20.0
 """How long a pod may wait for a Secret or ConfigMap that another controller creates: seconds from the pod's start."""

@@ -220,6 +220,8 @@ class Observation(Frozen):
     """Replicas on the side that is scaled up that a hindrance keeps from becoming ready."""
     hindrance: str = ""
     """What blocks them, or the other side: a scheduling gate, a lost node; empty if nothing does."""
+    inert: bool = False
+    """Whether the hindrance is the target's controller, which does not act on what is written."""
     freed_by: float = 0.0
     """When the stopping replicas have freed their resources at the latest: seconds since the epoch.
 

@@ -4,6 +4,7 @@ The target itself keeps everything that is needed to return to the baseline, or 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -13,7 +14,7 @@ from activities.levers import Levers
 from activities.levers.deployment.baselines import Found, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
-from activities.levers.deployment.sparing import spare
+from activities.levers.deployment.sparing import make_room, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -27,10 +28,11 @@ from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
+from activities.release.remains import cleaned_again
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
 from segue.clusters import HERE, Access
-from segue.errors import Conflict, NotFound
+from segue.errors import Conflict, NotFound, Refused, Stale
 from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
@@ -57,6 +59,8 @@ async def release(
         TimedOut: when the controller needs longer; the target is safe, and the controller continues.
     """
     async with connected(access) as cluster:
+        if target.kind in {"Deployment", "DeploymentPair"} and await cleaned_again(cluster, target, tell):
+            return f"{target} was released before; what was left of the rollout on its ReplicaSets is removed"
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
         if target.kind != "Deployment":
@@ -115,6 +119,9 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     let_go = await _patch(cluster, target, lambda deployment: unhold_patch(deployment, to_baseline=to == "baseline"))
     if is_paused(let_go):  # a policy pauses it whenever its template changes
         await _patch(cluster, target, _resume)
+    if to == "baseline":
+        with contextlib.suppress(Refused, Stale):  # otherwise its controller makes room by itself, slowly
+            await make_room(cluster, lambda: _released(cluster, target))
 
 
 def _resume(deployment: Object) -> Object:
@@ -123,16 +130,28 @@ def _resume(deployment: Object) -> Object:
 
 async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object) -> None:
     """Make ready pods of superseded versions count as available, so that the floor holds after a retarget."""
-    selector, baseline = selector_of(deployment), fingerprint(saved_baseline(deployment)["template"])
-    found, pods = await asyncio.gather(
-        cluster.list("replicasets", target.namespace, selector), cluster.list("pods", target.namespace, selector)
-    )
-    own = [each for each in found["items"] if controller_uid(each) == deployment["metadata"]["uid"]]
-    objects = Objects(deployment, own, pods["items"])
+    baseline, objects = (fingerprint(saved_baseline(deployment)["template"]), await _with_pods(cluster, deployment))
     superseded = superseded_sets(objects, baseline)
     if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
         await _patch(cluster, target, _resume)
     await spare(cluster, objects, superseded)
+
+
+async def _released(cluster: Cluster, target: Target) -> Objects | None:
+    """Read the target again. Returns None if another rollout has taken it."""
+    deployment = await cluster.get("deployments", target.namespace, target.name)
+    is_released = annotations_of(deployment).get(OWNER, "").startswith(RELEASED_BY)
+    return await _with_pods(cluster, deployment) if is_released else None
+
+
+async def _with_pods(cluster: Cluster, deployment: Object) -> Objects:
+    """Return a Deployment with its ReplicaSets and all pods that its selector matches."""
+    namespace, selector = deployment["metadata"]["namespace"], selector_of(deployment)
+    found, pods = await asyncio.gather(
+        cluster.list("replicasets", namespace, selector), cluster.list("pods", namespace, selector)
+    )
+    own = [each for each in found["items"] if controller_uid(each) == deployment["metadata"]["uid"]]
+    return Objects(deployment, own, pods["items"])
 
 
 def is_rolled(deployment: Object) -> bool:

@@ -40,6 +40,14 @@ class Waiting:
 
 
 def _left(deployment: Object) -> str:
+    """Return what its controller still has to do, and why it cannot; empty if nothing is left."""
+    left = _still_to_do(deployment)
+    conditions = deployment.get("status", {}).get("conditions", [])
+    failed = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+    return f"{left}; no pod can be created: {failed.get('message', '')}" if left and failed else left
+
+
+def _still_to_do(deployment: Object) -> str:
     spec, status = deployment["spec"], deployment.get("status", {})
     replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:

@@ -1,9 +1,11 @@
 """Targets that were not whole before, or lose readiness at a stop: safety goes on, and the end is as it was before."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from harness import Lab, until
+from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 
 STUCK = {"minReady": "0s", "deadline": "4s"}
@@ -78,3 +80,32 @@ async def test_readiness_lost_at_a_stop_is_made_good(served: Lab) -> None:
             await case.ends("RolledBack")
 
     await asyncio.gather(one(DeploymentSubject), one(PairSubject))
+
+
+async def test_what_was_lost_at_the_full_ceiling_makes_room_at_once(served: Lab, tmp_path: Path) -> None:
+    """No old replica can be added before the failure; after it, all of them load together, and not one by one."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": "100%", "approval": True}]}
+
+    async def one(name: str, kind: type[Subject], deadline: str, *, released: bool = False) -> None:
+        readiness, slow = {"minReady": "0s", "deadline": deadline}, {"ready_after": "1s"}
+        async with served.case(name, 4, kind=kind, target=slow, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await case.reaches(1, 4)
+            lost = case.watcher.mark()
+            for pod in served.pods(name, "chat:2"):
+                served.relabel(pod.metadata.name, "never-ready")
+            if released:
+                await until("they are lost", lambda: ready(served, name, "chat:2") == 0)
+                await case.run.handle.terminate("by a person")
+                await Shell(served, tmp_path).run("release", f"{served.namespace}/{name}")
+            else:
+                await case.ends("RolledBack")
+        versions = [each for sample in case.watcher.samples[lost:] for each in sample.by_image]
+        assert max(total - up for name, total, up in versions if name.startswith("example/chat:1 ")) == 3
+        case.watcher.assert_within(1, 5, passing=3)
+
+    await asyncio.gather(
+        one("one", DeploymentSubject, "4s"),
+        one("pair", PairSubject, "4s"),
+        one("released", DeploymentSubject, "10m", released=True),
+    )

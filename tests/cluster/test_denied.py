@@ -164,7 +164,21 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
         assert not {BASELINE, OWNER} & left["metadata"]["annotations"].keys()
         case.watcher.assert_within(3, 4, passing=1)
 
+    async def interrupted(name: str, kind: str) -> None:
+        """A release was killed after its last write of the Deployment: the same command again ends it."""
+        await served.deploy(name, 1)
+        copies = {BASELINE: "{}", OWNER: "released by a-person"}
+        (found,) = served.replicasets(name)
+        own = found["metadata"]
+        patch = {"metadata": {"annotations": copies}}
+        served.apps.patch_namespaced_replica_set(own["name"], served.namespace, patch)
+        released = await shell.run("release", f"{kind}{served.namespace}/{name}")
+        assert "was released before" in released.stdout
+        assert not copies.keys() & served.replicasets(name)[0]["metadata"]["annotations"].keys()
+
     await asyncio.gather(
+        interrupted("interrupted", ""),
+        interrupted("interrupted-pair", "DeploymentPair/"),
         damaged("abort"),
         damaged("release"),
         emptied("emptied"),

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from harness import Lab, until
+from harness import FAST, Lab, until
 from puppets import ATTACHED, EVICTED, PUPPET, REJECTED, lose_node, puppets
 from subjects import SUBJECTS, LeaderWorkerSetSubject, StatefulSetSubject, Subject
 
@@ -143,6 +143,35 @@ async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
         keep(None)
         await case.ends("RolledBack")
     case.watcher.assert_within(1, 2)
+
+
+MAX_ANNOTATION_BYTES, FILLS = 262_144, "example.org/fills"
+
+
+@pytest.mark.soak
+async def test_a_controller_that_cannot_write_its_replicasets(served: Lab) -> None:
+    """Annotations leave its ReplicaSets no place: the rollout holds, past its deadline, until they are gone."""
+    soon, asks = {"minReady": "0s", "deadline": "12s"}, {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+    patient = FAST.model_copy(update={"write_s": 30.0})  # a move waits some seconds for the controller
+
+    def fill(name: str, *, full: bool) -> None:
+        there = served.raw(name)["metadata"]["annotations"]
+        left = MAX_ANNOTATION_BYTES - sum(len(k.encode()) + len(v.encode()) for k, v in there.items())
+        served.patch(name, {"metadata": {"annotations": {FILLS: "x" * (left - len(FILLS)) if full else None}}})
+
+    async def one(name: str, kind: type[Subject]) -> None:
+        await kind(served, name).create(2)
+        async with served.rolled(name, kind=kind, strategy=asks, readiness=soon, tuning=patient) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            fill(name, full=True)
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert f"the controller of deployment {name} has not acted on its spec for" in status.waiting_for, status
+            fill(name, full=False)
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    await asyncio.gather(one("one", SUBJECTS["Deployment"]), one("pair", SUBJECTS["DeploymentPair"]))
 
 
 async def test_what_pod_security_refuses_is_told_at_once(served: Lab) -> None:

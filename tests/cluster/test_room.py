@@ -301,6 +301,31 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
     case.watcher.assert_within(2, 3)
 
 
+async def test_a_quota_that_cannot_be_counted(served: Lab) -> None:
+    """One with scopes refuses the surge for longer than the deadline: that is a lack of room, and no fault."""
+    soon = {"minReady": "0s", "deadline": "4s"}
+    kinds = {"one": SUBJECTS["Deployment"], "pair": SUBJECTS["DeploymentPair"]}
+    await asyncio.gather(*(kind(served, name).create(2) for name, kind in kinds.items()))
+    quota = {"metadata": {"name": "best"}, "spec": {"hard": {"pods": "4"}, "scopes": ["BestEffort"]}}
+    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    await until("the quota counts", lambda: served.quota_used("best").get("pods") == "4")
+
+    async def one(name: str, kind: Kind) -> None:
+        async with served.rolled(name, kind=kind, readiness=soon) as case:
+            assert "exceeded quota: best" in await waiting_for_room(case)
+            held.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    held = asyncio.Semaphore(0)
+    async with asyncio.TaskGroup() as running:
+        for name, kind in kinds.items():
+            running.create_task(one(name, kind))
+        for _ in kinds:
+            await held.acquire()
+        served.core.delete_namespaced_resource_quota("best", served.namespace)
+
+
 # --- one replica, and nothing spare: what each kind does, and says ------------------------------------------
 
 

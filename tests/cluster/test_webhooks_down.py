@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
 from harness import Case, Lab
 from kubernetes import client
-from subjects import PairSubject
+from subjects import DeploymentSubject, PairSubject, Subject
 from webhooks import CANNOT_ASK, LABELLED, as_worker, down, in_force
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
@@ -50,5 +51,38 @@ async def test_the_replica_sets_at_the_end(served: Lab) -> None:
             await in_force(lambda: patch(name, served.namespace, LABELLED, dry_run="All"))
             running.create_task(one(on, "approve", "Completed"))
             running.create_task(one(back, "abort", "Aborted"))
+            for _ in range(2):
+                await told.acquire()
+
+
+async def test_the_pods(served: Lab) -> None:
+    """No pod can be created for longer than the deadline: that is not the version's fault, and both complete later."""
+
+    async def one(name: str, kind: type[Subject]) -> None:
+        readiness = {"minReady": "0s", "deadline": "2s"}
+        async with served.case(name, 2, kind=kind, strategy=ASKS, readiness=readiness) as case:
+            await asked(case)
+            ready.release()
+            await is_down.wait()
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert "no pod can be created: " in status.waiting_for and "failed calling webhook" in status.waiting_for
+            assert status.needs_person
+            told.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3)
+
+    ready, told, is_down = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+    container: Any = {"name": "server", "image": "example/chat:1"}
+    probe = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [container]}}
+    create = served.core.create_namespaced_pod
+    async with asyncio.TaskGroup() as running:
+        for name, kind in (("one", DeploymentSubject), ("pair", PairSubject)):
+            running.create_task(one(name, kind))
+        for _ in range(2):
+            await ready.acquire()
+        async with down(served, "pods", who="true", operation="CREATE", group=""):
+            await in_force(lambda: create(served.namespace, probe, dry_run="All"))
+            is_down.set()
             for _ in range(2):
                 await told.acquire()

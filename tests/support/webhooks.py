@@ -15,17 +15,21 @@ LABELLED: dict[str, Any] = {"metadata": {"labels": {"probe": "yes"}}}
 
 
 @contextlib.asynccontextmanager
-async def down(lab: Lab, resource: str, condition: str = "true", group: str = "apps") -> AsyncIterator[None]:
-    """Let the API server ask a webhook that nobody serves, for what the worker updates under a condition."""
+async def down(
+    lab: Lab, resource: str, condition: str = "true", group: str = "apps", *, who: str = WORKER,
+    operation: str = "UPDATE",
+) -> AsyncIterator[None]:  # fmt: skip
+    """Let the API server ask a webhook that nobody serves, for what the worker updates under a condition.
+
+    ``who`` and ``operation`` are for what others do.
+    """
     api, name = client.AdmissionregistrationV1Api(lab.core.api_client), f"{resource}-{lab.namespace}"
     hook = {
         "name": "nobody.example.org",
         "clientConfig": {"url": "https://127.0.0.1:9/"},
-        "rules": [{"apiGroups": [group], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": [resource]}],
+        "rules": [{"apiGroups": [group], "apiVersions": ["*"], "operations": [operation], "resources": [resource]}],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}},
-        "matchConditions": [
-            {"name": "ours", "expression": f"request.userInfo.username == 'segue-worker' && {condition}"}
-        ],
+        "matchConditions": [{"name": "ours", "expression": f"{who} && {condition}"}],
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
     }

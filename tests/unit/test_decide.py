@@ -91,6 +91,9 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
         pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
         pytest.param(ONE, OUT, see(6, 0, home=Counts(4, 0)), (5, 0), id="a-pair-with-more-than-r-old"),
+        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2)), (2, 2), id="what-has-not-stopped-uses-the-ceiling"),
+        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2), home=Counts(4, 0)), (2, 2), id="a-pairs-too"),
+        pytest.param(ONE, OUT, see(2, 2, asked=(2, 2), home=Counts(4, 0)), (2, 3), id="when-it-has-the-next-one-comes"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -430,6 +433,19 @@ def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
     back = decide(RULES, BACK, see(3, 2, held=False, template="v0"), NOW)
     assert back.why == "1 old replica to be proven (3 of 4 ready, 3 proven) and 2 new replicas to stop"
     assert decide(RULES, BACK, see(4, 1, held=False, template="v0"), NOW).why == "1 new replica to stop"
+
+
+def test_a_clock_that_is_ahead_is_named() -> None:
+    """A replica that is Ready since a time to come is not proven before it, and the reason says why."""
+    told, seen = "became Ready 3600 s from now", see(4, 1, proven=0)
+    ahead = seen.model_copy(update={"next_proven_at": NOW + 3600 + RULES.readiness.min_ready.total_seconds()})
+    assert told in decide(RULES, MOVING, ahead, NOW).why
+    late = decide(RULES, MOVING, ahead.model_copy(update={"next_proven_at": LATE + 3600}), LATE)
+    assert late.act is Act.FAIL and "from now: synchronize both clocks" in late.why, late
+    back = see(3, 0, held=False, template="v0").model_copy(update={"next_proven_at": NOW + 3600 + 5})
+    assert "from now: synchronize both clocks" in decide(RULES, BACK, back, NOW).why
+    soon = seen.model_copy(update={"next_proven_at": NOW + RULES.readiness.min_ready.total_seconds()})
+    assert "from now" not in decide(RULES, MOVING, soon, NOW).why
 
 
 def test_what_keeps_old_replicas_from_coming_back_is_named_at_once() -> None:

@@ -45,7 +45,7 @@ from segue.state import Before, Goal, Mark, Outcome, State
 
 RULES = Rules(strategy=Strategy(max_surge=2))
 BUDGET = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
-NOW = 1_000.0
+NOW, AT = 1_000.0, "1970-01-01T00:16:00Z"
 
 
 def template(version: int) -> dict[str, Any]:
@@ -77,9 +77,9 @@ def deployment(
     }
     metadata = {
         "name": "chat", "uid": "d", "generation": generation, "resourceVersion": "1", "annotations": {OWNER: "us"},
-        "managedFields": [{"manager": writer, "operation": "Update", "time": "t", "fieldsV1": fields}],
+        "managedFields": [{"manager": writer, "operation": "Update", "time": AT, "fieldsV1": fields}],
     }  # fmt: skip
-    return {"kind": "Deployment", "metadata": metadata, "spec": spec}
+    return {"kind": "Deployment", "metadata": metadata, "spec": spec, "status": {"observedGeneration": generation}}
 
 
 def sets(**sizes: int) -> list[dict[str, Any]]:
@@ -228,20 +228,20 @@ def test_who_changed_what_it_is_held_by() -> None:
     assert foreign(deployment(2, 6, 4, paused=True), meant) == f"{ADMISSION} changed paused=True"
     assert foreign(deployment(2, 6, 4, paused=True, generation=8), meant) == ""  # our pause, whose answer was lost
     by_person = foreign(deployment(2, 6, 4, paused=True, generation=8, writer="kubectl"), meant)
-    assert by_person == "kubectl (Update at t) changed paused=True"
+    assert by_person == f"kubectl (Update at {AT}) changed paused=True"
     both = deployment(2, 6, 4, paused=True, generation=9)  # our pause whose answer was lost, and then a person's change
     both["spec"]["minReadySeconds"] = 7
     theirs = {
         "manager": "kubectl",
         "operation": "Update",
-        "time": "t",
+        "time": AT,
         "fieldsV1": {"f:spec": {"f:minReadySeconds": {}}},
     }
     both["metadata"]["managedFields"].append(theirs)
-    assert foreign(both, meant) == "kubectl (Update at t) changed minReadySeconds=7"
+    assert foreign(both, meant) == f"kubectl (Update at {AT}) changed minReadySeconds=7"
     assert foreign(deployment(2, 6, 4, generation=8), with_paused(meant, paused=True)) == ""
     by_another = foreign(deployment(3, 6, 4, generation=8, writer="kubectl"), meant)
-    assert by_another == "kubectl (Update at t) changed spec.containers[server].image c:2 → c:3"
+    assert by_another == f"kubectl (Update at {AT}) changed spec.containers[server].image c:2 → c:3"
 
 
 def test_a_pause_after_a_move_whose_answer_was_lost() -> None:
@@ -254,7 +254,7 @@ def test_a_pause_after_a_move_whose_answer_was_lost() -> None:
         return str(see(found, state(mark=mark), v1=5, v2=4).foreign or "")
 
     assert foreign(mark_after_pause(meant, 9)) == ""
-    assert foreign(mark_after_pause(meant, 9), "kubectl").startswith("kubectl (Update at t) changed maxSurge=1")
+    assert foreign(mark_after_pause(meant, 9), "kubectl").startswith(f"kubectl (Update at {AT}) changed maxSurge=1")
     assert mark_after_pause(meant, 8).generation == 8  # nobody wrote in between
 
 

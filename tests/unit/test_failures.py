@@ -128,6 +128,8 @@ REFUSED = 'pods "chat-x" is forbidden: '
 UNMADE = [
     (REFUSED + 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false', True),
     (REFUSED + "maximum cpu usage per Container is 1, but limit is 2", True),
+    (REFUSED + "cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000", True),
+    (REFUSED + "failed quota: full: must specify limits.cpu for: server; requests.memory for: server", True),
     (REFUSED + "exceeded quota: full", False),
     ("Internal error occurred: failed calling webhook: connection refused", False),
 ]

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from activities.ended_pods import Gone
+from activities.levers.controllers import IDLE_S
 from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
 from activities.levers.numbered.ordinals import (
     HOLD,
-    IDLE_S,
     Numbered,
     ended_by_version,
     may_go_back,

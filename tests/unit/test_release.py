@@ -16,6 +16,7 @@ from activities.levers.ownership import (
     saved_baseline,
     unpacked,
 )
+from activities.release.patience import _left
 from activities.release.stepped import rules_of
 from segue.budget import resolve_budget
 from segue.errors import Refused
@@ -86,3 +87,13 @@ def test_a_baseline_that_somebody_changed_is_told_as_that(saved: str) -> None:
     found = {"kind": "Deployment", "metadata": {"name": "chat", "annotations": {BASELINE: saved}}}
     with pytest.raises(Refused, match=r"^deployment chat: has an annotation segue.dev/baseline that cannot be read"):
         saved_baseline(found)
+
+
+def test_why_a_release_waits_names_what_keeps_pods_away() -> None:
+    """Its controller reports it in a condition of the Deployment, and removes the condition when it may create pods."""
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: full"}
+    status = {"observedGeneration": 2, "updatedReplicas": 3, "replicas": 3, "availableReplicas": 2}
+    found: Any = {"metadata": {"generation": 2}, "spec": {"replicas": 3}, "status": {**status, "conditions": [failure]}}
+    assert _left(found) == "2 of 3 replicas available; no pod can be created: exceeded quota: full"
+    assert _left({**found, "status": status}) == "2 of 3 replicas available"
+    assert _left({**found, "status": {**found["status"], "availableReplicas": 3}}) == ""

@@ -52,7 +52,7 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import patch_set, spare
+from activities.levers.deployment.sparing import make_room, patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -484,11 +484,12 @@ class DeploymentLever:
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
-        serving, written_on = 0, objects
+        serving, is_short, written_on = 0, False, objects
 
         def make(objects: Objects, seen: Observation) -> Object | None:
-            nonlocal serving, written_on
+            nonlocal serving, is_short, written_on
             deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
+            is_short = bool(seen.replicas) and serving < resolve_budget(request.rules.strategy, seen.replicas).floor
             if not seen.held and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
@@ -510,7 +511,26 @@ class DeploymentLever:
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
-        return _stored(written.model_copy(update={"writes": written.writes + spared}))
+        more = await self._made_room(request, written, now) if written.done and is_short else 0
+        return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
+
+    async def _made_room(self, request: WriteInput, written: Written, now: float) -> int:
+        """Make room for all old replicas at once: fewer than the floor are ready. Return the number of writes.
+
+        If it cannot be written, the controller makes room by itself, one replica after the other.
+        """
+        state = request.state
+
+        async def ours() -> Objects | None:
+            objects = await self._fetch(request.target)
+            seen = read(objects, request.rules, state, now)
+            is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.held
+            return objects if is_ours and not overtaken(objects.deployment, written) else None
+
+        try:
+            return await make_room(self._cluster, ours)
+        except (Refused, Stale):
+            return 0
 
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""

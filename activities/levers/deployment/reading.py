@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from activities.cluster import Object
-from activities.ended_pods import Gone, read_ended
+from activities.ended_pods import Gone, read_ended, seconds_of
 from activities.levers import ownership
+from activities.levers.controllers import idle
 from activities.levers.ownership import (
     OWNER,
     Fields,
@@ -21,9 +22,10 @@ from activities.levers.pods import freed_by, is_active, read_replica, stop_reque
 from activities.levers.template import fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
-from segue.failures import unmade, unplaced_why
+from segue.failures import unmade
 from segue.hindrance import hindrance_of
 from segue.history import Revision
+from segue.missing import Missing, unplaced_of, with_absent, with_unasked
 from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -54,6 +56,8 @@ class _Set(NamedTuple):
     pods: tuple[Replica, ...]
     unmade: str = ""
     """Why the controller cannot create pods: a quota, an admission webhook."""
+    unmade_since: float = 0.0
+    """Since when it cannot: seconds since the epoch."""
     created: str = ""
     available: int = 0
     """How many the controller counts as available. It removes others first, starting at the oldest ReplicaSet."""
@@ -61,6 +65,12 @@ class _Set(NamedTuple):
     @property
     def problem(self) -> Problem | None:
         return unmade(self.unmade)
+
+    @property
+    def missing(self) -> tuple[Missing, ...]:
+        """The pods that the controller cannot create, if there are any."""
+        number = self.replicas - len(self.pods)
+        return (Missing(number, self.unmade, self.unmade_since),) if self.unmade and number > 0 else ()
 
     @property
     def ready(self) -> int:
@@ -121,11 +131,14 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         for p in s.pods
         if p.ready_since is not None and p.ready_since + min_ready_s > now
     ]
-    unplaced = [p.unplaced_since for s in sets for p in s.pods if p.unplaced_since is not None]
     leaving = [at for pod in objects.pods if (at := stop_requested_at(pod)) is not None]
     ended = ended_of(objects, pivot)
     rising = [p for s in coming for p in s.pods]
     falling = [p for s in sets if s.version != pivot for p in s.pods]
+    unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
+    lacking = [m for s in coming for m in s.missing]
+    hindrance = with_unasked(hindrance_of(falling, rising), lacking, rules.readiness.deadline.total_seconds(), now)
+    hindrance, absent = with_absent(hindrance, idle((deployment,), now, "Deployment"), len(rising))
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -142,15 +155,14 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=judged(rising, ended, restarts, state.began_at, *(s.problem for s in coming), others=falling),
+        problem=judged(rising, ended, restarts, state.began_at, absent, *(s.problem for s in coming), others=falling),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
-        unplaced=len(unplaced),
-        unplaced_since=min(unplaced, default=0.0),
-        unplaced_why=unplaced_why(rising),
-        freed_by=_freed_by(objects, pivot, waits=any(p.unplaced_since is not None for p in rising)),
+        **unplaced._asdict(),
+        freed_by=_freed_by(objects, pivot, waits=unplaced_of(rising, lacking, ()).waits),
         available_by=max(proven_times, default=0.0) + _waits_s(deployment) if back else 0.0,
-        **hindrance_of(falling, rising)._asdict(),
+        **hindrance._asdict(),
+        inert=absent is not None,
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min(soon, default=None),
@@ -173,12 +185,13 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
         if controller_uid(p) == uid and is_active(p)
     )
     conditions = {c["type"]: c for c in replicaset.get("status", {}).get("conditions", []) if c["status"] == "True"}
-    unmade = conditions.get("ReplicaFailure", {}).get("message", "")
+    failure = conditions.get("ReplicaFailure", {})
     return _Set(
         version,
         replicaset["spec"].get("replicas", 0),
         own,
-        unmade,
+        failure.get("message", ""),
+        seconds_of(failure.get("lastTransitionTime")),
         created=replicaset["metadata"].get("creationTimestamp", ""),
         available=replicaset.get("status", {}).get("availableReplicas", 0),
     )

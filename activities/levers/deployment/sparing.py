@@ -5,13 +5,19 @@ under the floor (docs/decisions/0004-undo-after-retarget.md).
 """
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.reading import Objects, read_set
+from activities.levers.ownership import replicas_of
+from activities.levers.template import fingerprint
 from segue.errors import Conflict
+from segue.units import resolve
 
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
+_ATTEMPTS = 10
 
 
 async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) -> None:
@@ -26,6 +32,37 @@ async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) ->
         await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
     if superseded:
         await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
+
+
+async def make_room(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | None]]) -> int:
+    """Remove the unready pods of other versions if fewer than the floor are ready; return the number of writes.
+
+    The controller would replace them one after the other, at most ``maxSurge`` at a time. It never scales their
+    ReplicaSets up again, because the Deployment wants another version. It writes them at this moment too: ``fetch``
+    reads again after a conflict, and returns None if nothing may be written any more.
+    """
+    writes = 0
+    for _ in range(_ATTEMPTS):
+        objects = await fetch()
+        if objects is None:
+            break
+        wanted = fingerprint(objects.deployment["spec"]["template"])
+        sets = [(each, read_set(each, objects.pods)) for each in objects.replicasets]
+        extra = [(each, own.ready) for each, own in sets if own.version != wanted and own.replicas > own.ready]
+        if not extra or sum(own.ready for _, own in sets) >= _floor(objects.deployment):
+            break
+        with contextlib.suppress(Conflict):
+            for replicaset, ready in extra:
+                await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
+                writes += 1
+    return writes
+
+
+def _floor(deployment: Object) -> int:
+    """Return how many replicas have to be ready by the Deployment's present strategy."""
+    replicas = replicas_of(deployment)
+    unavailable = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxUnavailable", 0)
+    return replicas - resolve(unavailable, replicas, round_up=False)
 
 
 async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None:

@@ -12,13 +12,13 @@ from typing import ClassVar
 from activities.cluster import Object
 from activities.ended_pods import Gone
 from activities.levers.configs import owned_by
+from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_groups
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
     comes_back_as,
     ended_by_version,
-    is_observed,
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from activities.cluster import Object
-from activities.ended_pods import Gone, has_ended, read_ended, seconds_of
+from activities.ended_pods import Gone, has_ended, read_ended
+from activities.levers.controllers import idle
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
@@ -27,8 +28,6 @@ from segue.state import Goal, State
 
 HOLD = 1_000_000
 """A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
-IDLE_S = 10.0
-"""A controller that runs observes a change of the spec within so many seconds."""
 _ANY_RESTARTS = 1_000_000
 
 
@@ -130,31 +129,6 @@ def comes_back_as(numbered: Numbered, version_of: Callable[[Object], Version]) -
         f"{len(numbered.running)} replicas are not ready: a replica that is lost before its turn comes back as "
         f"{older}, and stays so until its turn"
     )
-
-
-def is_observed(found: Object) -> bool:
-    """Whether an object's controller has observed its present spec."""
-    seen: int = found.get("status", {}).get("observedGeneration", 0)
-    return bool(seen >= found["metadata"].get("generation", 0))
-
-
-def never_observes(found: Object) -> bool:
-    """Whether a controller writes a status, but not the generation that it has observed."""
-    status = found.get("status", {})
-    return bool(status.get("replicas")) and "observedGeneration" not in status
-
-
-def idle(objects: Iterable[Object], now: float) -> str:
-    """Return which object's controller has not acted on its spec for ``IDLE_S``; empty if each has."""
-    for found in objects:
-        changes = found["metadata"].get("managedFields", [])
-        changed_at = max((seconds_of(m.get("time")) for m in changes if m.get("subresource") != "status"), default=now)
-        if not is_observed(found) and now >= changed_at + IDLE_S:
-            what = f"{str(found.get('kind', 'StatefulSet')).lower()} {found['metadata']['name']}"
-            since = f"for {now - changed_at:.0f} s"
-            fix = "check that this controller runs, and what it logs"
-            return f"the controller of {what} has not acted on its spec {since}: {fix}"
-    return ""
 
 
 def _out_of_order(numbered: Numbered, state: State) -> Problem | None:

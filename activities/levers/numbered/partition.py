@@ -15,13 +15,13 @@ from typing import ClassVar
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
+from activities.levers.controllers import never_observes
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
     comes_back_older,
     may_go_back,
-    never_observes,
     partition_at,
     partition_for,
     read,

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
+from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_set
 from activities.levers.numbered.ordinals import (
     Numbered,
     comes_back_as,
     ended_by_version,
-    is_observed,
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever

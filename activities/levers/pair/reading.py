@@ -8,6 +8,7 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
+from activities.levers.controllers import idle
 from activities.levers.deployment.reading import Objects, ended_of, is_adopted, is_paused, read_set
 from activities.levers.ownership import (
     BASELINE,
@@ -24,8 +25,8 @@ from activities.levers.pods import freed_by, is_active, read_replica, stop_reque
 from activities.levers.template import fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
-from segue.failures import unplaced_why
 from segue.hindrance import hindrance_of
+from segue.missing import Missing, unplaced_of, with_absent, with_unasked
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -68,8 +69,7 @@ class Pair(NamedTuple):
     @property
     def generation(self) -> int:
         """Grows with every change of either spec."""
-        both = [self.old.deployment, *([self.new.deployment] if self.new else [])]
-        return sum(each["metadata"].get("generation", 0) for each in both)
+        return sum(each["metadata"].get("generation", 0) for each in _deployments(self))
 
 
 class Baseline(Frozen):
@@ -113,7 +113,11 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     rising = [] if not (back or written) else (old if back else new)
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
-    unplaced = [p.unplaced_since for p in (*old, *new) if p.unplaced_since is not None]
+    missing = [_missing(pair.old), _missing(pair.new)]
+    lacking = missing[not back] if back or written else []
+    hindrance = hindrance_of(new if back else old, rising)
+    hindrance = with_unasked(hindrance, lacking, rules.readiness.deadline.total_seconds(), now)
+    hindrance, absent = with_absent(hindrance, idle(_deployments(pair), now, "Deployment"), len(rising))
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
     ended = _ended(pair, back=back)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
@@ -128,18 +132,17 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         held=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=judged(rising, ended, restarts, state.began_at, *_unmade(pair, back=back), others=new if back else old),
+        problem=judged(
+            rising, ended, restarts, state.began_at, absent, *_unmade(pair, back=back), others=new if back else old
+        ),
         progress_at=max(
             *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
         ),
         lost_since=lost_since(new),
-        unplaced=len(unplaced),
-        unplaced_since=min(unplaced, default=0.0),
-        unplaced_why=unplaced_why((*old, *new)),
-        freed_by=freed_by(
-            _pods(pair), _removed(pair, back=back), waits=any(p.unplaced_since is not None for p in rising)
-        ),
-        **hindrance_of(new if back else old, rising)._asdict(),
+        **unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))._asdict(),
+        freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=unplaced_of(rising, lacking, ()).waits),
+        **hindrance._asdict(),
+        inert=absent is not None,
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
@@ -174,6 +177,10 @@ def _token(counts: Counts) -> str:
     return f"old={counts.old} new={counts.new}"
 
 
+def _deployments(pair: Pair) -> list[Object]:
+    return [pair.old.deployment, *([pair.new.deployment] if pair.new else [])]
+
+
 def _pods(pair: Pair) -> list[Object]:
     return [*pair.old.pods, *(pair.new.pods if pair.new else [])]
 
@@ -191,6 +198,13 @@ def _unmade(pair: Pair, *, back: bool) -> list[Problem | None]:
         return []
     sets = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
     return [_paused(objects), *(read_set(rs, []).problem for rs in sets)]
+
+
+def _missing(objects: Objects | None) -> list[Missing]:
+    """Return the pods of one side that its controller cannot create."""
+    if objects is None:
+        return []
+    return [each for rs in objects.replicasets for each in read_set(rs, objects.pods).missing]
 
 
 def _paused(objects: Objects) -> Problem | None:

@@ -1,0 +1,134 @@
+"""Pods that a quota, or a webhook that does not answer, keeps away: no fault of their version, and no deadline."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects
+from activities.levers.deployment.reading import read as read_deployment
+from activities.levers.ownership import BASELINE, OWNER, REPLICAS
+from activities.levers.pair.reading import Baseline, Pair, read
+from activities.levers.template import fingerprint
+from segue.decide import Act, decide
+from segue.hindrance import Hindrance
+from segue.missing import Missing, with_unasked
+from segue.observation import Observation, Side, Version
+from segue.spec import Rules
+from segue.state import State
+
+NOW = 1_800_000_000.0
+QUOTA = 'pods "chat-x" is forbidden: exceeded quota: best, requested: pods=1, used: pods=4, limited: pods=4'
+WEBHOOK = 'Internal error occurred: failed calling webhook "a.b.c": dial tcp: connection refused'
+RULES = Rules.model_validate({"strategy": {"maxSurge": 1}, "readiness": {"minReady": "0s", "deadline": "60s"}})
+OLD, NEW, MISSING = 4, 1, 1
+
+
+def template(version: int) -> dict[str, Any]:
+    return {"metadata": {"labels": {"app": "chat"}}, "spec": {"containers": [{"name": "c", "image": f"c:{version}"}]}}
+
+
+def deployment(name: str, replicas: int, version: int, observed: int = 1, **spec: Any) -> dict[str, Any]:
+    saved = Baseline(old=OLD, new=0, name="chat-next", made=True, ready=OLD).model_dump_json()
+    annotations = {OWNER: "us", BASELINE: saved, REPLICAS: str(OLD)}
+    written = [{"manager": "segue", "operation": "Update", "time": timestamp(NOW - 60)}]
+    metadata = {"name": name, "uid": name, "generation": 1, "annotations": annotations, "managedFields": written}
+    spec = {"replicas": replicas, "template": template(version), "selector": {}, **spec}
+    status = {"observedGeneration": observed}
+    return {"kind": "Deployment", "metadata": metadata, "spec": spec, "status": status}
+
+
+def replicaset(name: str, owner: str, replicas: int, version: int) -> dict[str, Any]:
+    owners = [{"uid": owner, "controller": True}]
+    return {
+        "metadata": {"uid": name, "name": name, "ownerReferences": owners},
+        "spec": {"replicas": replicas, "template": template(version)},
+    }
+
+
+def pods_of(owner: str, number: int) -> list[dict[str, Any]]:
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    owners = [{"uid": owner, "controller": True}]
+    return [
+        {"metadata": {"name": f"{owner}-{n}", "ownerReferences": owners}, "status": {"conditions": [ready]}}
+        for n in range(number)
+    ]
+
+
+def timestamp(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def failing(replicaset: dict[str, Any], why: str, since: float) -> dict[str, Any]:
+    if not why:
+        return replicaset
+    condition = {"type": "ReplicaFailure", "status": "True", "message": why, "lastTransitionTime": timestamp(since)}
+    return {**replicaset, "status": {"conditions": [condition]}}
+
+
+def known() -> State:
+    old, new = (Version(template=fingerprint(template(version))) for version in (1, 2))
+    return State(owner="us", claimed=True).after_prepare(old, new, NOW - 60).but(progress_at=NOW - 30)
+
+
+def of_deployment(why: str, since: float, observed: int = 1) -> Observation:
+    """(4, 1) of 4, and the controller cannot create the new pod."""
+    old, new = replicaset("v1", "chat", OLD, 1), replicaset("v2", "chat", NEW, 2)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    found = deployment("chat", OLD, 2, observed, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    return read_deployment(Objects(found, [old, failing(new, why, since)], pods_of("v1", OLD)), RULES, known(), NOW)
+
+
+def of_pair(why: str, since: float, observed: int = 1) -> Observation:
+    """The same of a pair."""
+    old, new = replicaset("v1", "chat", OLD, 1), replicaset("v2", "chat-next", NEW, 2)
+    sides = deployment("chat", OLD, 1), deployment("chat-next", NEW, 2, observed)
+    left, right = Objects(sides[0], [old], pods_of("v1", OLD)), Objects(sides[1], [failing(new, why, since)], [])
+    return read(Pair(left, right), RULES, known(), NOW)
+
+
+@pytest.mark.parametrize("seen", [of_deployment, of_pair])
+def test_a_full_quota_is_a_lack_of_room(seen: Any) -> None:
+    """The rollout holds for room, however long ago the deadline was, and the reason names the quota."""
+    found = seen(QUOTA, NOW - 20)
+    assert (found.unplaced, found.unplaced_since, found.hindered) == (MISSING, NOW - 20, 0)
+    decision = decide(RULES, known().but(progress_at=NOW - 300), found, NOW)
+    assert decision.act is Act.CROWDED and "exceeded quota: best" in decision.why, decision
+
+
+@pytest.mark.parametrize("seen", [of_deployment, of_pair])
+def test_a_webhook_that_does_not_answer_is_in_the_way(seen: Any) -> None:
+    """At first it may pass; then the rollout holds, however long ago the deadline was."""
+    assert decide(RULES, known(), seen(WEBHOOK, NOW - 1), NOW).act is Act.WAIT
+    found = seen(WEBHOOK, NOW - 20)
+    assert (found.unplaced, found.hindered) == (0, MISSING)
+    decision = decide(RULES, known().but(progress_at=NOW - 300), found, NOW)
+    assert decision.act is Act.CROWDED and "failed calling webhook" in decision.why, decision
+
+
+@pytest.mark.parametrize("seen", [of_deployment, of_pair])
+def test_what_a_policy_refuses_is_late(seen: Any) -> None:
+    """A policy that denies the pod may deny each of this version."""
+    found = seen('admission webhook "a.b.c" denied the request: no', NOW - 20)
+    assert (found.unplaced, found.hindered) == (0, 0)
+    assert decide(RULES, known().but(progress_at=NOW - 300), found, NOW).act is Act.FAIL
+
+
+def test_what_else_is_in_the_way_is_named_first() -> None:
+    there, missing = Hindrance(2, "a: its node does not answer"), [Missing(3, WEBHOOK, NOW - 20)]
+    assert with_unasked(there, missing, 60, NOW) == Hindrance(5, there.hindrance)
+    assert with_unasked(there, [Missing(3, QUOTA, NOW - 20)], 60, NOW) == there
+
+
+@pytest.mark.parametrize("seen", [of_deployment, of_pair])
+def test_a_controller_that_does_not_act_is_in_the_way(seen: Any) -> None:
+    """It is down, or cannot write what it has to: no deadline runs, and the reason names the Deployment."""
+    found = seen("", NOW, observed=0)
+    assert found.inert and found.problem is not None and found.problem.message == found.hindrance
+    decision = decide(RULES, known().but(progress_at=NOW - 300), found, NOW)
+    assert decision.act is Act.CROWDED, decision
+    moves = found.model_copy(update={"new": Side(total=1, ready=1, proven=1)})
+    assert decide(RULES, known(), moves, NOW).act is Act.CROWDED, "a move would have no effect"
+    assert decide(RULES, known(), moves.model_copy(update={"inert": False}), NOW).act is Act.SCALE
+    assert "the controller of deployment chat" in decision.why and "has not acted on its spec for 60 s" in decision.why
+    assert not seen("", NOW).inert
