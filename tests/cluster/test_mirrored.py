@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from harness import GROUPS, Lab, until
+from kube_api import create
 from kubernetes import client
 from subjects import DeploymentSubject, LeaderWorkerSetSubject, StatefulSetSubject, Subject
 
@@ -30,17 +31,17 @@ def _tried(lab: Lab) -> str:
     container = {"name": "server", "image": "example/chat:1"}
     labels = {"app": "probe"}
     template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
-    body: dict[str, Any] = {
+    body = {
         "metadata": {"name": "probe"},
         "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": template},
     }
-    made = lab.apps.create_namespaced_deployment(lab.namespace, body, dry_run="All")
+    made = create(lab.apps.create_namespaced_deployment, lab.namespace, body, dry_run="All")
     return str(made.spec.template.spec.containers[0].image)
 
 
 def _tried_groups(lab: Lab) -> str:
     group, version, plural = GROUPS
-    found = lab.custom.patch_namespaced_custom_object(
+    found: Any = lab.custom.patch_namespaced_custom_object(
         group, version, lab.namespace, plural, "good", {"metadata": {"labels": {"probe": "yes"}}}, dry_run="All"
     )
     return str(found["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
@@ -68,8 +69,8 @@ async def mirrored(lab: Lab, kinds: Kinds = PLAIN) -> AsyncIterator[None]:
         },
         "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}],
     }
-    api.create_mutating_admission_policy({"metadata": {"name": name}, "spec": spec})
-    api.create_mutating_admission_policy_binding({"metadata": {"name": name}, "spec": {"policyName": name}})
+    create(api.create_mutating_admission_policy, {"metadata": {"name": name}, "spec": spec})
+    create(api.create_mutating_admission_policy_binding, {"metadata": {"name": name}, "spec": {"policyName": name}})
     try:
         await until("the policy to change what is written", lambda: kinds.shows(lab).startswith("mirror.local/"))
         yield

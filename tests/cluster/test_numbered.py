@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, open_lab, until
+from kube_api import create
 from subjects import LeaderWorkerSetSubject, StatefulSetSubject
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -43,7 +44,7 @@ def volumes(lab: Lab, name: str) -> Iterator[Callable[[int], None]]:
         made.append(f"{lab.namespace}-{name}-{number}")
         spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"}}
         body = {"metadata": {"name": made[-1]}, "spec": {**spec, "storageClassName": f"{lab.namespace}-{name}"}}
-        lab.core.create_persistent_volume(body)
+        create(lab.core.create_persistent_volume, body)
 
     try:
         yield make
@@ -180,7 +181,7 @@ async def test_fewer_replicas_take_no_ready_one_with_them(served: Lab) -> None:
     def is_followed() -> bool:
         found = subject.raw
         seen = found["status"].get("observedGeneration") == found["metadata"]["generation"]
-        return seen and found["spec"]["replicas"] == found["status"]["replicas"] == 5
+        return bool(seen and found["spec"]["replicas"] == found["status"]["replicas"] == 5)
 
     async with served.case("fewer", 6, kind=StatefulSetSubject, change=change, strategy={"step": 3}) as case:
         await until("the highest is new", lambda: served.pods("fewer", "never-ready"))
