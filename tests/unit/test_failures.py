@@ -325,6 +325,11 @@ def test_two_gates_are_named() -> None:
     assert "the scheduling gates a, b must be removed" in hindrance_of([], [LOADS._replace(gates=("a", "b"))]).hindrance
 
 
+@pytest.mark.parametrize(("claims", "named"), [(("a",), "claim a can"), (("a", "b"), "claims a, b can")])
+def test_each_volume_claim_is_named(claims: tuple[str, ...], named: str) -> None:
+    assert f"until the volume {named} be bound" in hindrance_of([], [LOADS._replace(claims=claims)]).hindrance
+
+
 @pytest.mark.parametrize(
     "there",
     [

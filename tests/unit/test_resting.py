@@ -91,6 +91,7 @@ def test_when_time_changes_the_decision(state: State, observed: Observation, exp
 def test_the_decisions_own_time_counts() -> None:
     """The end of a hold, for example."""
     assert next_look_at(RULES, WAITING, seen(), NOW + 7, NOW) == NOW + 7
+    assert next_look_at(RULES, WAITING, seen(), NOW, NOW) is None, "what is due now is decided on already"
 
 
 def test_a_due_gate_ends_the_rest() -> None:
