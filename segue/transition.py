@@ -60,7 +60,7 @@ def applied(
 
 
 def _answered(state: State, seen: Observation, decision: Decision, written: Written, now: float) -> State:
-    """Return the state before a write, with the API server's answer to the write."""
+    """Return the state with the API server's answer to a write; what the write was for is recorded after it."""
     mark, what = written.mark or state.mark, repeatable(seen, decision)
     if seen.home is not None and decision.act is Act.UNDO:  # the baseline of a pair is the old Deployment's template
         is_new = mark.template not in {state.mark.template, state.wanted.template, ""}

@@ -133,8 +133,8 @@ def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
     return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, {at_least} required: {parts}")
 
 
-def lacking(rules: Rules, state: State) -> str:
-    """Return which evidence is missing before the rollout may pass; empty if all gates pass."""
+def missing_evidence(rules: Rules, state: State) -> str:
+    """Return which gates do not pass yet, and why; empty if all pass."""
     missing = [v for v in standings(rules, state) if v.result is not Result.PASS]
     return "; ".join(f"{v.gate}: {v.why}" for v in missing)
 

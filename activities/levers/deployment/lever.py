@@ -232,11 +232,7 @@ class DeploymentLever:
             await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
             wanted, warnings = version_of(template), _warnings(deployment, start, tried, request.rules)
-        new = sum(
-            _requested_replicas(rs)
-            for rs in objects.replicasets
-            if fingerprint(rs["spec"]["template"]) == wanted.template
-        )
+        new = sum(_requested_replicas(rs) for rs in objects.replicasets if _is_of(rs, wanted.template))
         return Prepared(
             baseline=request.baseline or version_of(start),
             wanted=wanted,
@@ -463,10 +459,9 @@ class DeploymentLever:
             return late
         counts = request.decision.counts or Counts(0, 0)
         wanted = request.state.wanted.template
-        extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
         writes = written.writes
-        for replicaset in extra:
-            if replicaset["spec"]["replicas"] > counts.new:
+        for replicaset in objects.replicasets:
+            if _is_of(replicaset, wanted) and _requested_replicas(replicaset) > counts.new:
                 await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
                 writes += 1
         return written.model_copy(update={"writes": writes})
@@ -731,8 +726,7 @@ def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) ->
 
 def _old_sets(objects: Objects, state: State) -> set[str]:
     """Return the uids of the ReplicaSets that do not run the wanted version."""
-    found = objects.replicasets
-    return {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != state.wanted.template}
+    return {rs["metadata"]["uid"] for rs in objects.replicasets if not _is_of(rs, state.wanted.template)}
 
 
 def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:
