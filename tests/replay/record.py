@@ -81,10 +81,11 @@ async def _denied(lab: Lab) -> Run:
     await until_phase(run, "AwaitingApproval")
     lab.grant(writes=False)
     await run.send("approve")
-    await run.until("it needs a person", lambda status: status.needs_person)
+    await until_phase(run, "Held")
     with suppress(WorkflowUpdateFailedError):
         await run.send("retarget", change={"images": {"nobody": "example/chat:3"}})
     lab.grant()
+    await run.send("resume")
     return run
 
 
