@@ -1,5 +1,6 @@
 """Steps of the workflow that no recorded history takes: each on a rollout of its own, without Temporal."""
 
+import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.workflow import NondeterminismError
 
 from segue import contract, messages
-from segue.contract import Permitted, Task, Verified, Written
+from segue.contract import Permitted, Prepared, Task, Verified, Written
 from segue.decide import Act, Decision
 from segue.gates import Result, Verdict
 from segue.history import Note
@@ -45,9 +46,13 @@ class Rollout(RolloutWorkflow):
         self._finishing = False
         self._waits, self._plans = "", ()
         self._retarget_answer: dict[int, str | ApplicationError] = {}
+        self._refusal: ApplicationError | None = None
         self.asked: list[Any] = []
         self.rested: list[str] = []
         self.sent: list[tuple[Event, int]] = []
+
+    async def _go(self) -> None:
+        await self._do(None, None, "a step")
 
     async def _do(self, act: Any, given: Any, summary: str, **limits: Any) -> Any:
         self.asked.append((given, limits))
@@ -71,11 +76,6 @@ class Rollout(RolloutWorkflow):
         self.sent.append((event, number))
 
 
-@pytest.fixture(autouse=True)
-def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.rollout._now", lambda: NOW)
-
-
 def failed(cause: Exception) -> ActivityError:
     error = ActivityError(
         "failed", scheduled_event_id=1, started_event_id=2, identity="w", activity_type="scale_new", activity_id="1",
@@ -83,6 +83,36 @@ def failed(cause: Exception) -> ActivityError:
     )  # fmt: skip
     error.__cause__ = cause
     return error
+
+
+@pytest.fixture(autouse=True)
+def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.rollout._now", lambda: NOW)
+
+
+# --- an error in the workflow's own code ---------------------------------------------------------------------
+
+REFUSAL = ApplicationError("refused", type="Refused")
+
+
+@pytest.mark.parametrize(
+    "error", [NondeterminismError("steps differ"), failed(CancelledError("cancelled")), REFUSAL], ids=str
+)
+async def test_these_errors_end_a_step(error: Exception) -> None:
+    rollout = Rollout(ROLLING, answer=error)
+    rollout._refusal = REFUSAL
+    with pytest.raises(type(error)):
+        await rollout._step()
+    assert rollout.rested == []
+
+
+async def test_any_other_error_needs_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporal would try the step for ever, and the rollout would take no message."""
+    monkeypatch.setattr(workflow, "logger", logging.getLogger("workflow"))
+    rollout = Rollout(ROLLING, answer=KeyError("odd"))
+    await rollout._step()
+    assert rollout._state.held is not None and "Segue itself failed" in rollout._state.held.message
+    assert len(rollout.rested) == 1
 
 
 # --- a write that fails for good -----------------------------------------------------------------------------
@@ -176,6 +206,37 @@ async def test_what_temporal_raises_refuses_no_retarget(error: Exception) -> Non
     with pytest.raises(type(error)):
         await rollout._retarget(Retarget(by="ann", change=Change(images={"server": "chat:3"})))
     assert rollout._retarget_answer == {}
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_refused_retarget_is_forgotten_unless_a_newer_one_came(newer: bool) -> None:
+    retarget = Retarget(by="ann", change=Change(images={"server": "chat:3"}))
+    rollout = Rollout(ROLLING.but(retarget=retarget, overrules=True), answer=ApplicationError("no", type="Refused"))
+    if newer:
+        rollout._state = rollout._state.but(retarget=Retarget(by="bob"))
+    await rollout._retarget(retarget)
+    assert (rollout._state.retarget is None, rollout._state.overrules) == (not newer, newer)
+    assert str(rollout._retarget_answer[0]) == "Refused: no"
+
+
+async def test_a_retarget_to_what_ran_before_rolls_back() -> None:
+    retarget = Retarget(by="ann", change=Change(images={"server": "chat:1"}))
+    prepared = Prepared(baseline=ROLLING.baseline, wanted=ROLLING.baseline, replicas=2, old=2, owner="us")
+    rollout = Rollout(ROLLING.but(retarget=retarget), answer=prepared)
+    await rollout._retarget(retarget)
+    assert rollout._retarget_answer == {0: "rolls back to the baseline"} and rollout._state.goal is Goal.BACK
+    assert rollout._plans == () and rollout._spec is SPEC, "the way back is no other plan"
+
+
+@pytest.mark.parametrize("reason", [None, "the pipeline was cancelled"])
+def test_a_cancel_says_where_it_came_from(reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "cancellation_reason", lambda: reason)
+    rollout = Rollout(ROLLING)
+    rollout._abort_by_cancel()
+    assert f"cancelled: {reason or 'in the Temporal UI or CLI'}" in str(rollout._state.failure)
+    before = rollout._state
+    rollout._abort_by_cancel()
+    assert rollout._state is before, "it is on its way back"
 
 
 @pytest.mark.parametrize(
@@ -312,3 +373,20 @@ async def test_a_write_has_the_time_of_its_drain_too(monkeypatch: pytest.MonkeyP
         await RolloutWorkflow._do(rollout, contract.UNDO, SEEN, "undo", limit=timedelta(days=1), longer=longer)
         write_s = rollout._task.tuning.write_s
         assert given["start_to_close_timeout"] == timedelta(seconds=write_s) + longer
+
+
+@pytest.mark.parametrize(("seconds", "waited"), [(1.0, 1.0), (0.0, 10.0)])
+async def test_how_long_it_rests(seconds: float, waited: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as given, else until gates are due again; a message ends it."""
+    rollout = Rollout(ROLLING)
+    given: dict[str, Any] = {}
+
+    async def waits(ends: Callable[[], bool], **options: Any) -> None:
+        given.update(options)
+        assert not ends()
+        rollout._heard += 1
+        assert ends()
+
+    monkeypatch.setattr(workflow, "wait_condition", waits)
+    await RolloutWorkflow._rest(rollout, "why", seconds)
+    assert given["timeout"] == waited
