@@ -361,7 +361,7 @@ class DeploymentLever:
         ends_at = time.monotonic() + _TAKEN_UP_S
         while True:
             await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
-            deployment, replicasets = await self._sizes(target)
+            deployment, replicasets = await self._with_sets(target)
             owner = annotations_of(deployment).get(OWNER)
             if owner != request.state.owner or not is_engaged(deployment) or is_paused(deployment):
                 return moved
@@ -382,8 +382,8 @@ class DeploymentLever:
         if self._watches is not None:
             await self._watches.until(target.namespace, self.kinds, shows, ends_at - time.monotonic())
 
-    async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
-        """Read the ReplicaSets, and then the Deployment."""
+    async def _with_sets(self, target: Target) -> tuple[Object, list[Object]]:
+        """Read the ReplicaSets and then the Deployment, and return it with its own ones."""
         found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
@@ -538,7 +538,7 @@ class DeploymentLever:
         written = await self._write(request, now, make, finishing=True, check=check)
         if not written.done:
             return written
-        deployment, replicasets = await self._sizes(request.target)
+        deployment, replicasets = await self._with_sets(request.target)
         finished = await self._finish_replicasets(request, replicasets)
         cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
@@ -577,7 +577,7 @@ class DeploymentLever:
         """
         read_before, warning = iter(() if fresh is None else (fresh,)), ""
 
-        async def picture() -> Snapshot[Objects]:
+        async def snapshot() -> Snapshot[Objects]:
             nonlocal warning
             objects = next(read_before, None)
             if objects is None:
@@ -593,7 +593,7 @@ class DeploymentLever:
 
         try:
             written = await write(
-                self._cluster, "deployments", request, read=picture, make=make, mark=mark_of, finishing=finishing,
+                self._cluster, "deployments", request, read=snapshot, make=make, mark=mark_of, finishing=finishing,
                 check=check,
             )  # fmt: skip
         except Rewritten as rewritten:
