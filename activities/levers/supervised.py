@@ -248,8 +248,8 @@ class SupervisedLever:
             return Snapshot(seen.found, seen, observed, engaged=observed.owner is not None)
 
         return await write(
-            self._cluster, self._kind.resource, request, read=snapshot, make=lambda seen, _: make(seen), mark=self._mark,
-            finishing=finishing,
+            self._cluster, self._kind.resource, request, read=snapshot, make=lambda seen, _: make(seen),
+            mark=self._mark, finishing=finishing,
         )  # fmt: skip
 
     # --- reading ----------------------------------------------------------------------------------------
