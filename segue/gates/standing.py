@@ -126,10 +126,10 @@ def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
     best = share[Result.PASS] + share[Result.INCONCLUSIVE]
     if best < at_least:
         result = Result.FAIL
-    elif share[Result.PASS] >= at_least and not share[Result.INCONCLUSIVE]:
-        result = Result.PASS
-    else:
+    elif share[Result.INCONCLUSIVE]:
         result = Result.INCONCLUSIVE
+    else:
+        result = Result.PASS
     return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, {at_least} required: {parts}")
 
 

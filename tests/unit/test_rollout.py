@@ -1,8 +1,10 @@
 """Steps of the workflow that no recorded history takes: each on a rollout of its own, without Temporal."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,16 +13,16 @@ from temporalio.exceptions import ActivityError, ApplicationError, CancelledErro
 from temporalio.workflow import NondeterminismError
 
 from segue import contract, messages
-from segue.contract import Permitted, Prepared, Task, Verified, Written
+from segue.contract import Permitted, Prepared, Task, Verified, Watched, Written
 from segue.decide import Act, Decision
 from segue.gates import Result, Verdict
 from segue.history import Note
 from segue.notices import Noticed
 from segue.observation import Cause, Counts, Observation, Problem, Routed, Side, Version
-from segue.spec import Change, Drain, Spec, Strategy
+from segue.spec import Approval, Change, Drain, Spec, Strategy
 from segue.spec.notifications import Event
 from segue.state import Goal, Outcome, Reached, Retarget, State, requested
-from workflows.rollout import RolloutWorkflow, _respecified
+from workflows.rollout import RolloutWorkflow, _ended, _respecified
 
 NOW = 1_000.0
 TARGET = {"kind": "Deployment", "namespace": "serving", "name": "chat"}
@@ -355,7 +357,87 @@ def test_each_phase_is_told_once() -> None:
     assert silent.sent == []
 
 
+def test_an_approval_with_a_time_for_the_answer_says_until_when() -> None:
+    """Whoever reads it later needs the time of day, and not how long is left."""
+    asked = Approval(expires=timedelta(hours=1), default="reject")
+    waypoint = Reached(index=0, at="1", hold_until=0.0, approved=False, asked_for=asked, expires_at=NOW + 3600)
+    assert "else reject at 1970-01-01 01:16:40 UTC" in Rollout(ROLLING.but(waypoint=waypoint))._waiting_for()
+
+
+def test_the_next_run_says_what_the_rollout_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may wait for an hour until it observes its target again. A report has an end only after it."""
+    about = SimpleNamespace(workflow_id="rollout/default/serving/Deployment/chat", first_execution_run_id="r-1")
+    monkeypatch.setattr(workflow, "info", lambda: about)
+    rollout = Rollout(ROLLING)
+    rollout._started_at, rollout._waits, rollout._shown_at = NOW - 60, "old replicas to stop", NOW
+    following = RolloutWorkflow(rollout._continued())
+    assert (following._waits, following._state.run, following._queued) == ("old replicas to stop", "r-1", False)
+    assert following.report().ended_at is None
+    following._state = following._state.but(outcome=Outcome.COMPLETED)
+    assert following.report().ended_at == NOW
+
+
+class Ended:
+    """A watch that nobody awaits any more."""
+
+    def __init__(self, *, cancelled: bool) -> None:
+        self.is_cancelled, self.retrieved = cancelled, False
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def exception(self) -> None:
+        assert not self.is_cancelled, "it has none"
+        self.retrieved = True
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_the_error_of_a_dropped_watch_is_retrieved(cancelled: bool) -> None:
+    """Otherwise Python logs it as lost."""
+    watch: Any = Ended(cancelled=cancelled)
+    _ended(watch)
+    assert watch.retrieved is not cancelled
+
+
 # --- limits ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("state", "first", "queued", "rests"),
+    [
+        pytest.param(ROLLING, False, False, False, id="moves"),
+        pytest.param(ROLLING, True, True, True, id="may-wait-for-others"),
+        pytest.param(ROLLING.but(paused="by ann"), True, False, True, id="waits-for-a-person"),
+        pytest.param(BACK, True, False, False, id="goes-back"),
+    ],
+)
+async def test_what_waits_is_observed_less_often(
+    state: State, first: bool, queued: bool, rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its watch lasts longer and its heartbeats are rarer; a rollback waits for nobody."""
+    given: dict[str, Any] = {}
+    watch = asyncio.get_running_loop().create_future()
+    watch.set_result(Watched(decision=Decision(act=Act.WAIT, why="old replicas to stop"), seen=SEEN))
+
+    def begin(_: str, request: contract.WatchInput, **options: Any) -> Any:
+        given.update(options, request=request)
+        return watch
+
+    async def waits(ends: Callable[[], bool], **_: Any) -> None:
+        assert ends()
+
+    monkeypatch.setattr(workflow, "start_activity", begin)
+    monkeypatch.setattr(workflow, "wait_condition", waits)
+    monkeypatch.setattr(RolloutWorkflow, "_activity_queue", "segue")
+    rollout, times = Rollout(state), contract.Tuning()
+    rollout._queued = first
+    decision = await rollout._decision()
+    assert decision is not None and rollout._waits == "old replicas to stop"
+    assert given["request"].queued is queued
+    assert given["request"].attempt_s == (times.rest_attempt_s if rests else times.attempt_s)
+    heartbeat_s = times.rest_heartbeat_s if rests else times.heartbeat_s
+    assert given["heartbeat_timeout"] == timedelta(seconds=heartbeat_s)
+    assert given["start_to_close_timeout"] > timedelta(seconds=given["request"].attempt_s)
 
 
 async def test_a_write_has_the_time_of_its_drain_too(monkeypatch: pytest.MonkeyPatch) -> None:
