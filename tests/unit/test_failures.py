@@ -373,6 +373,17 @@ def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
     assert node_in_doubt(unready, seen) == ""
 
 
+def test_only_a_replica_that_is_not_ready_puts_its_node_in_doubt() -> None:
+    """Not one that cannot become ready, whatever its node does, and not one that fails for another reason."""
+    unready = diagnose(LOADS, 0)
+    assert unready is not None
+    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=Pods((), (LOADS,)))
+    assert node_in_doubt(unready, seen) == "n1"
+    hopeless = unready.model_copy(update={"hopeless": True})
+    crashing = unready.model_copy(update={"cause": Cause.CRASH_LOOP})
+    assert [node_in_doubt(each, seen) for each in (None, hopeless, crashing)] == ["", "", ""]
+
+
 @pytest.mark.parametrize(("now", "lost"), [(100.0 + IGNORED_S, True), (100.0, False)])
 def test_a_replica_that_no_kubelet_takes_up_is_lost(now: float, lost: bool) -> None:
     """A kubelet writes a start time at once: without one for long, the node does not answer, whoever may read nodes."""
