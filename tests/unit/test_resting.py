@@ -80,6 +80,10 @@ def test_what_rests(state: State, expected: bool) -> None:
             id="a change that is overruled decides nothing",
         ),
         pytest.param(
+            WAITING.but(foreign=Foreign(who="kim", what="image"), overrules=True), seen(new=Side(total=1)), NOW,
+            id="nor does it at a waypoint",
+        ),
+        pytest.param(
             ROLLING.but(asleep=True), seen(new=Side(total=1)), None, id="asleep, and its replicas go",
         ),
     ],
