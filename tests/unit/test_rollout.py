@@ -21,6 +21,7 @@ from segue.notices import Noticed
 from segue.observation import Cause, Counts, Observation, Problem, Routed, Side, Version
 from segue.spec import Approval, Change, Drain, Spec, Strategy
 from segue.spec.notifications import Event
+from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Outcome, Reached, Retarget, State, requested
 from workflows.rollout import RolloutWorkflow, _ended, _respecified
 
@@ -228,6 +229,15 @@ async def test_a_retarget_to_what_ran_before_rolls_back() -> None:
     await rollout._retarget(retarget)
     assert rollout._retarget_answer == {0: "rolls back to the baseline"} and rollout._state.goal is Goal.BACK
     assert rollout._plans == () and rollout._spec is SPEC, "the way back is no other plan"
+
+
+async def test_a_retarget_to_what_is_wanted_already_changes_nothing() -> None:
+    retarget = Retarget(by="ann", change=Change(images={"server": "chat:2"}))
+    prepared = Prepared(baseline=ROLLING.baseline, wanted=ROLLING.wanted, replicas=2, old=1, new=1, owner="us")
+    rollout = Rollout(ROLLING.but(retarget=retarget), answer=prepared)
+    await rollout._retarget(retarget)
+    assert rollout._retarget_answer[0] == f"{ROLLING.wanted} is already the wanted version"
+    assert (rollout._state.retarget, rollout._state.goal, rollout._plans) == (None, Goal.FORWARD, ())
 
 
 @pytest.mark.parametrize("reason", [None, "the pipeline was cancelled"])
@@ -438,6 +448,28 @@ async def test_what_waits_is_observed_less_often(
     heartbeat_s = times.rest_heartbeat_s if rests else times.heartbeat_s
     assert given["heartbeat_timeout"] == timedelta(seconds=heartbeat_s)
     assert given["start_to_close_timeout"] > timedelta(seconds=given["request"].attempt_s)
+
+
+@pytest.mark.parametrize("verdicts", [(), UNSURE.verdicts], ids=["none", "one"])
+async def test_the_verdicts_of_a_watch_are_recorded(
+    verdicts: tuple[Verdict, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = asyncio.get_running_loop().create_future()
+    watch.set_result(Watched(decision=Decision(act=Act.WAIT, why="evidence"), seen=SEEN, verdicts=verdicts))
+
+    async def waits(ends: Callable[[], bool], **_: Any) -> None:
+        assert ends()
+
+    monkeypatch.setattr(workflow, "start_activity", lambda *_, **__: watch)
+    monkeypatch.setattr(workflow, "wait_condition", waits)
+    monkeypatch.setattr(RolloutWorkflow, "_activity_queue", "segue")
+    gate = OwnGate(name="errors", webhook=WebhookGate(name="errors"))
+    spec = SPEC.model_copy(update={"gates": (gate,)})
+    rollout = Rollout(ROLLING.after_ask([gate], NOW, stops=False), spec=spec)
+    rollout._queued = False
+    await rollout._decision()
+    tally = rollout._state.tally("errors")
+    assert tally is not None and tally.asked == len(verdicts)
 
 
 async def test_a_write_has_the_time_of_its_drain_too(monkeypatch: pytest.MonkeyPatch) -> None:
