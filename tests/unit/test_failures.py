@@ -321,6 +321,19 @@ def test_what_hinders_a_move_is_counted_on_the_side_that_comes(
     assert hindrance_of(leaving, coming) == expected
 
 
+@pytest.mark.parametrize(
+    ("kept", "cause"),
+    [
+        ({"gates": ("kueue",)}, Cause.UNSCHEDULABLE),
+        ({"claims": ("data",)}, Cause.UNSCHEDULABLE),
+        ({"is_lost": True}, Cause.NODE),
+    ],
+)
+def test_what_keeps_a_replica_from_its_node_is_no_lost_node(kept: dict[str, Any], cause: Cause) -> None:
+    problem = diagnose(LOADS._replace(**kept), 0)
+    assert problem is not None and problem.cause is cause
+
+
 def test_two_gates_are_named() -> None:
     assert "the scheduling gates a, b must be removed" in hindrance_of([], [LOADS._replace(gates=("a", "b"))]).hindrance
 
