@@ -387,6 +387,30 @@ def test_the_next_run_says_what_the_rollout_waits_for(monkeypatch: pytest.Monkey
     assert following.report().ended_at == NOW
 
 
+async def test_the_end_waits_for_answers_and_notifications(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel in this time is an abort, and the wait goes on."""
+    rollout, sending, cancels = Rollout(ROLLING), asyncio.create_task(asyncio.sleep(0)), [asyncio.CancelledError()]
+    answered = False
+
+    async def waits(ends: Callable[[], bool]) -> None:
+        nonlocal answered
+        if cancels:
+            raise cancels.pop()
+        rollout._sends, answered = {sending}, True
+        assert not ends(), "a notification has not started"
+        rollout._sends, answered = set(), False
+        assert not ends(), "a message has no answer"
+        answered = True
+        assert ends()
+
+    monkeypatch.setattr(workflow, "cancellation_reason", lambda: None)
+    monkeypatch.setattr(workflow, "all_handlers_finished", lambda: answered)
+    monkeypatch.setattr(workflow, "wait_condition", waits)
+    await rollout._handlers_finished()
+    await sending
+    assert answered and rollout._state.goal is Goal.BACK
+
+
 class Ended:
     """A watch that nobody awaits any more."""
 
