@@ -268,7 +268,8 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
         update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
     )
     leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
-    return Counts(coming, leaving)
+    # If somebody scaled the old side above R, both sides lose replicas: wait until enough of the others are proven.
+    return seen.asked if objection(budget, seen, Counts(coming, leaving)) else Counts(coming, leaving)
 
 
 def _kept_old(seen: Observation) -> int:

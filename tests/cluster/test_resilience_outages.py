@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
+from mirroring import mirrored
 from segue_local import Stack, temporal_config, tied_stack
 from temporalio.service import RPCError
 
@@ -49,6 +50,27 @@ async def test_outage(own_stack: Stack, part: str) -> None:
 async def test_outage_of_whole_temporal_servers(own_postgres_stack: Stack, part: str) -> None:
     """The same when the database, one of two servers, or the balancer in front of them is lost."""
     await _outage(own_postgres_stack, part)
+
+
+async def test_a_rewritten_way_back_waits_for_the_controller_to_follow_a_resize(own_stack: Stack) -> None:
+    """It would add loading pods to the version that is rolled back, and remove ready ones in their place."""
+    async with open_lab(own_stack) as lab:
+        await lab.deploy("chat", 3)
+        await lab.worker().serves()
+        run = await lab.start("chat", strategy=ASKS, readiness=PATIENT)
+        await run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+        async with mirrored(lab), watched(lab, "chat") as watcher:
+            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
+            try:
+                lab.apps.patch_namespaced_deployment_scale("chat", lab.namespace, {"spec": {"replicas": 5}})
+                await run.send("abort")
+                await run.until("it waits", lambda status: "still scaling to 5 replicas" in status.waiting_for)
+                assert lab.raw("chat")["spec"]["template"]["spec"]["containers"][0]["image"] == "example/chat:2"
+            finally:
+                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
+            report = await run.end()
+        assert report.status.outcome == "Aborted", to_markdown(report)
+        watcher.assert_within(3, 6)
 
 
 async def _outage(own_stack: Stack, part: str) -> None:

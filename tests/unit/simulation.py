@@ -280,7 +280,19 @@ class Target:
     def _hold(self, counts: Counts, rules: Rules) -> tuple[int | str, int | str]:
         """Return the fields for these counts, in percent like the lever's: maxSurge only if the spec gives one so."""
         surge, unavailable = sum(counts) - self.replicas, self.replicas - counts.old
-        added = 100 * surge // self.replicas if isinstance(rules.strategy.max_surge, str) else 0
+        return self._fields(surge, unavailable, rules)
+
+    def _rest(self, counts: Counts, rules: Rules) -> tuple[int | str, int | str]:
+        """Return the fields for these counts at rest: they keep the floor when somebody resumes the Deployment."""
+        surge, unavailable = sum(counts) - self.replicas, self.replicas - counts.old
+        unavailable = min(unavailable, resolve_budget(rules.strategy, self.replicas).unavailable)
+        if surge or unavailable:
+            return self._fields(surge, unavailable, rules)
+        return self._fields(*((0, 1) if counts.old else (1, 0)), rules)  # both cannot be 0
+
+    def _fields(self, surge: int, unavailable: int, rules: Rules) -> tuple[int | str, int | str]:
+        written = rules.strategy.max_surge
+        added = min(100 * surge // self.replicas, int(written[:-1])) if isinstance(written, str) else 0
         return f"{added}%" if added else surge, f"{-(-100 * unavailable // self.replicas)}%" if unavailable else 0
 
     @property
@@ -294,9 +306,14 @@ class Target:
 
     def unpaused(self, *ours: str) -> bool:
         """Whether it should be paused and is not."""
+        return self.held and not self.paused and (self.rests or self.template not in ours)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the controller has nothing to move, paused or not."""
         new = self.sets[self.template].replicas if self.template in self.sets else 0
-        rests = self.total - new <= self.requested.old and self.total == sum(self.requested)
-        return self.held and not self.paused and (rests or self.template not in ours)
+        is_whole = self.total == new == self.replicas and self.total < sum(self.requested)
+        return self.total - new <= self.requested.old and (self.total == sum(self.requested) or is_whole)
 
     @property
     def moving(self) -> bool:
@@ -309,6 +326,9 @@ class Target:
         """Pause the controller once it has taken up a move."""
         if self.unpaused(state.wanted.template, state.mark.template):
             self.paused = True
+            if self._foreign(state) is None:
+                self.max_surge, self.max_unavailable = self._rest(self.requested, rules)
+                self.signed = self.mark
         return ""
 
     def _resized(self, replicaset: ReplicaSet, replicas: int) -> None:
@@ -468,7 +488,7 @@ class Target:
             replicas=self.replicas,
             old=old_side,
             new=new_side,
-            asked=(Counts(old_side.total, new_side.total) if self.paused else self.requested)
+            asked=(Counts(old_side.total, new_side.total) if self.paused or self.rests else self.requested)
             if ours
             else Counts(old_side.total, 0),
             unpaused=self.unpaused(state.wanted.template, state.mark.template),
@@ -602,7 +622,8 @@ class Target:
         # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.
         self.scaled = self.scaled or not seen.held
         if seen.held:
-            self.max_surge, self.max_unavailable = self._hold(resized(rules.strategy, seen, replicas), rules)
+            fields = self._rest if self.paused else self._hold
+            self.max_surge, self.max_unavailable = fields(resized(rules.strategy, seen, replicas), rules)
             self.signed = self.mark
         return ""
 
@@ -616,7 +637,8 @@ class Target:
             return ""
         spare = {state.baseline.template, self.template}
         superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]
-        if superseded and self.resizing:
+        third = self.admitted(state.baseline.template) not in spare  # then the present version is superseded by it
+        if (superseded or third) and self.resizing:
             return "the controller has not followed the resize yet"  # it would add unready pods to what is spared
         for replicaset in superseded:
             # Its ready pods count as available, so that unready ones of other versions go first; its own go now.

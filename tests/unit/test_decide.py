@@ -519,6 +519,14 @@ def test_toward_any_end(
     assert toward(budget._replace(kept=end[0], step=4), order, now) == counts
 
 
+def test_back_from_an_old_side_that_somebody_scaled_above_r() -> None:
+    """Both sides lose replicas then: it waits until enough old ones are proven that some of them stay."""
+    back, scaled = ONE._replace(replicas=1, kept=1), see(5, 1, ready=4, replicas=1, home=Counts(1, 0))
+    for proven, counts in ((2, (5, 1)), (4, (1, 0))):
+        old = Side(total=5, ready=4, proven=proven, spare=1)
+        assert toward(back, OUT, scaled.model_copy(update={"old": old})) == counts
+
+
 def test_the_way_back_is_stepped_where_no_controller_goes_back() -> None:
     """It asks for counts until the baseline is there and proven, and then gives the target free."""
     rules, back = (

@@ -371,10 +371,32 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
         assert see(found, v1=counts.old, v2=counts.new).asked == counts, (replicas, counts, rolling)
         again = rest_patch(found, rules)["spec"]["strategy"]
         assert again == found["spec"]["strategy"], "another pause changes nothing"
-        if sum(counts) == replicas and counts.old and not budget.unavailable:
-            continue  # maxSurge would add a replica, and both cannot be 0: see docs/decisions/0051
+        # maxSurge would add a replica to R, and both cannot be 0: see docs/decisions/0051.
+        lost = 1 if sum(counts) == replicas and counts.old and not budget.unavailable else 0
         left = min(sum(counts), requested(found).old)
-        assert left >= budget.floor, (replicas, counts, rolling)
+        assert left >= budget.floor - lost, (replicas, counts, rolling)
+
+
+def test_a_surge_in_percent_is_never_larger_than_that_of_the_spec() -> None:
+    """Somebody scales 8 to 3 and back: 1 of 3 is 25 % as well as 33 %, and 33 % of 8 are over the ceiling."""
+    for percent, replicas, grown in itertools.product((10, 25, 50, 100), range(1, 9), range(1, 17)):
+        rules = Rules(strategy=Strategy(max_surge=f"{percent}%", max_unavailable=0))
+        for surge in range(1, resolve_budget(rules.strategy, replicas).surge + 1):
+            found = at_rest(replicas, rules, Counts(replicas, surge))
+            found["spec"]["replicas"] = grown
+            assert sum(requested(found)) <= resolve_budget(rules.strategy, grown).ceiling, (percent, replicas, surge)
+
+
+def test_resized_at_rest_it_stays_where_the_controller_scales_it() -> None:
+    """The controller rounds both sides' shares in its own way: (4, 3) of 7 becomes (7, 3) of 10, and not (6, 4)."""
+    rules = Rules(strategy=Strategy(max_surge="100%", max_unavailable=0))
+    found = at_rest(7, rules, Counts(4, 3))
+    paused = {**found, "spec": {**found["spec"], "paused": True}}
+    held = Objects(paused, scaled_for(7, v1=4, v2=3), [])
+    decision = Decision(act=Act.RESIZE, why="why", replicas=10)
+    request = WriteInput(target=DeploymentTarget(name="chat"), rules=rules, state=state(), decision=decision)
+    found["spec"] |= resize_patch(held, read(held, rules, state(), NOW), request, 10)["spec"]
+    assert not is_moving(found, sets(v1=7, v2=3)), found["spec"]["strategy"]
 
 
 def test_a_pod_that_another_replica_set_made_proves_nothing() -> None:

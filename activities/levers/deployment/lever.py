@@ -27,6 +27,7 @@ from activities.levers.deployment.patches import (
     own_budget,
     pause_patch,
     refuse_asleep,
+    refuse_resizing,
     resize_patch,
     rest_patch,
     scale_patch,
@@ -478,11 +479,11 @@ class DeploymentLever:
         except Stale as stale:
             return Written(done=False, why=str(stale))
 
-        serving = 0
+        serving, written_on = 0, objects
 
         def make(objects: Objects, seen: Observation) -> Object | None:
-            nonlocal serving
-            deployment, serving = objects.deployment, seen.old.ready + seen.new.ready
+            nonlocal serving, written_on
+            deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
             if not seen.held and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
@@ -493,6 +494,9 @@ class DeploymentLever:
         def check(found: Object, patch: Object, tried: Object) -> None:
             if replicas_of(tried) < serving:  # otherwise the way back, which may be urgent, takes nothing away
                 refuse_resized(request.target, found, patch, tried, BACK_FIX)
+            stored = fingerprint(tried["spec"]["template"])
+            if stored not in {request.state.baseline.template, fingerprint(found["spec"]["template"])}:
+                refuse_resizing(written_on)  # the present version becomes a superseded one: see superseded_sets
 
         written = await self._write(request, now, make, fresh=None if spared else objects, check=check)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):

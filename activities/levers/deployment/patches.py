@@ -34,7 +34,7 @@ from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules
-from segue.units import counted, share
+from segue.units import counted, resolve, share
 
 HOLD_DEADLINE_S = 2_147_483_647
 """Must exceed minReadySeconds; its maximum means no deadline."""
@@ -203,10 +203,20 @@ def superseded_sets(objects: Objects, baseline: str) -> list[Object]:
         and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
         and fingerprint(rs["spec"]["template"]) not in spare
     ]
-    problem = _resizing(objects) if found else ""
+    if found:
+        refuse_resizing(objects)
+    return found
+
+
+def refuse_resizing(objects: Objects) -> None:
+    """Refuse a write while the controller scales the ReplicaSets to the present replicas.
+
+    Raises:
+        Stale: while it does.
+    """
+    problem = _resizing(objects)
     if problem:
         raise Stale(problem)
-    return found
 
 
 def _resizing(objects: Objects) -> str:
@@ -253,18 +263,24 @@ def _resting(replicas: int, counts: Counts, rules: Rules) -> Object:
     if surge or allowed:
         return _holding(replicas, surge, allowed, rules)
     # Both cannot be 0. With new replicas only, the controller adds no surge of its own.
-    return _holding(replicas, 0, unavailable, rules) if counts.old else _holding(replicas, 1, 0, rules)
+    return _holding(replicas, 0, 1, rules) if counts.old else _holding(replicas, 1, 0, rules)
 
 
 def _holding(replicas: int, surge: int, unavailable: int, rules: Rules) -> Object:
     """Return the strategy in percentages that equal these numbers now, and follow a change of the replicas.
 
     An absolute maxUnavailable would not: at R=8 held at (3, 6), a drop to R=4 would take every old replica. maxSurge
-    follows only if the spec gives a percentage.
+    follows only if the spec gives a percentage, and never by a larger one: 1 of 3 is 25 % as well as 33 %, which is
+    3 of 8 where the spec allows 2.
     """
-    follows = isinstance(rules.strategy.max_surge, str)
-    added = share(surge, replicas, round_up=True) if follows else surge
-    return _rolling(added, share(unavailable, replicas, round_up=False))
+    return _rolling(_share_added(surge, replicas, rules), share(unavailable, replicas, round_up=False))
+
+
+def _share_added(surge: int, replicas: int, rules: Rules) -> int | str:
+    written = rules.strategy.max_surge
+    if not isinstance(written, str):
+        return surge
+    return written if surge == resolve(written, replicas, round_up=True) else share(surge, replicas, round_up=True)
 
 
 def _rolling(surge: int | str, unavailable: int | str) -> Object:
