@@ -145,5 +145,5 @@ def _as_ours(error: Exception) -> SegueError:
 
 
 def pause_s(failures: int) -> float:
-    """Return how long to wait after so many failures in turn, in seconds, before the random part."""
+    """Return how long to wait after so many failures in a row, in seconds, before the random part."""
     return _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]

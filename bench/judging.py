@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
-from scipy.stats import binom, mannwhitneyu, poisson
+from scipy.special import ndtr  # type: ignore[import-untyped]
+from scipy.stats import binom, mannwhitneyu, poisson  # type: ignore[import-untyped]
 
 from segue.gates import Result
 from segue.judging import Count, CountSeries, Evidence, HistogramSeries, Judgement, ValueSeries, judge
@@ -95,7 +95,8 @@ def burst_of(rng: np.random.Generator, total: Array, rate: Array, burst: float) 
     if not burst:
         return rng.binomial(total.astype(int), rate).astype(float)
     bursts = rng.poisson(total * rate / burst)
-    return np.minimum(total, bursts + rng.negative_binomial(np.maximum(1, bursts), 1 / burst) * (bursts > 0))
+    bad: Array = np.minimum(total, bursts + rng.negative_binomial(np.maximum(1, bursts), 1 / burst) * (bursts > 0))
+    return bad
 
 
 def drifting(rng: np.random.Generator, releases: int, looks: int, part: float) -> Array:

@@ -14,13 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 from figures import percentile
 from kubernetes import client
-from kubernetes import config as kubeconfig
 from procs import Taken, taken
 from segue_local import Stack
 from watches import watched
@@ -28,6 +28,7 @@ from watches import watched
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
 from harness import ROOT, Lab, Run, WorkerProcess, open_lab, pod_template, until
+from kube_api import client_of, create
 from scraping import free_address, sample
 from stacks import plain_stack
 
@@ -88,7 +89,7 @@ class Cluster:
 
     def __init__(self, stack: Stack, labs: Sequence[Lab], number: int) -> None:
         self.targets = [(labs[i % len(labs)], f"chat-{i}") for i in range(number)]
-        api = kubeconfig.new_client_from_config(str(stack.kubeconfig))
+        api = client_of(str(stack.kubeconfig))
         self._apps, self._core = client.AppsV1Api(api), client.CoreV1Api(api)
         self._namespaces = {lab.namespace for lab in labs}
         self.ready: list[tuple[tuple[str, str], float]] = []
@@ -138,12 +139,12 @@ class Cluster:
             spec = {"replicas": REPLICAS, "selector": {"matchLabels": {"app": name}}, "template": template,
                     "strategy": {"type": "RollingUpdate", "rollingUpdate": BUDGET}}  # fmt: skip
             body = {"metadata": {"name": name}, "spec": spec}
-            yield lambda lab=lab, body=body: lab.apps.create_namespaced_deployment(lab.namespace, body)
+            yield partial(create, lab.apps.create_namespaced_deployment, lab.namespace, body)
 
     def set_image(self, image: str) -> Iterable[Callable[[], Any]]:
         patch = {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": image}]}}}}
         for lab, name in self.targets:
-            yield lambda lab=lab, name=name: lab.patch(name, patch)
+            yield partial(lab.patch, name, patch)
 
 
 def _is_rolled(found: Any, image: str) -> bool:
@@ -167,21 +168,21 @@ async def all_of(calls: Iterable[Callable[[], Awaitable[Any]]]) -> list[Any]:
 
 
 async def in_threads(calls: Iterable[Callable[[], Any]]) -> None:
-    await all_of((lambda call=call: asyncio.to_thread(call)) for call in calls)  # type: ignore[misc]
+    await all_of(partial(asyncio.to_thread, call) for call in calls)
 
 
 class Counted:
     """Requests of the worker, as the API server counts them: one flow schema for its reads, one for its writes."""
 
     def __init__(self, stack: Stack) -> None:
-        self._api = kubeconfig.new_client_from_config(str(stack.kubeconfig))
+        self._api = client_of(str(stack.kubeconfig))
         self._schemas = client.FlowcontrolApiserverV1Api(self._api)
         self._names = {"reads": READS, "writes": WRITES}
 
     @contextmanager
     def counting(self) -> Iterator["Counted"]:
         for name, verbs in self._names.items():
-            self._schemas.create_flow_schema(_schema(f"bench-scale-{name}", verbs))
+            create(self._schemas.create_flow_schema, _schema(f"bench-scale-{name}", verbs))
         try:
             yield self
         finally:
@@ -191,7 +192,7 @@ class Counted:
     def so_far(self) -> tuple[int, int]:
         """Return how many reads and writes there were."""
         url = f"{self._api.configuration.host}/metrics"
-        text = self._api.rest_client.request("GET", url).read().decode()
+        text = str(self._api.rest_client.request("GET", url).read().decode())  # type: ignore[no-untyped-call]
         lines = [line for line in text.splitlines()
                  if line.startswith("apiserver_flowcontrol_dispatched_requests_total")]  # fmt: skip
         reads, writes = (
@@ -364,7 +365,7 @@ async def measure(stack: Stack, options: argparse.Namespace) -> Figures:
 
 def _grant_room(stack: Stack) -> Callable[[], None]:
     """Let the worker count the room on nodes, as deploy/rbac-room.yaml publishes it; the result takes it back."""
-    rbac = client.RbacAuthorizationV1Api(kubeconfig.new_client_from_config(str(stack.kubeconfig)))
+    rbac = client.RbacAuthorizationV1Api(client_of(str(stack.kubeconfig)))
     role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-room.yaml").read_text())
     rbac.create_cluster_role(role)
     rbac.create_cluster_role_binding(binding)

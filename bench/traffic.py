@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ async def measure(stack: Stack, rounds: int, folder: Path, min_ready_s: int) -> 
             for name, way in ways.items():
                 found.setdefault((name, "rollout"), []).append(await rollout(serving, name.lower(), tag, way))
                 found.setdefault((name, "rollback"), []).append(await rollback(serving, name.lower(), tag, way))
-                await until("a free target", lambda name=name: is_free(serving, name.lower()), LIMIT_S)  # type: ignore[misc]
+                await until("a free target", partial(is_free, serving, name.lower()), LIMIT_S)
     _print(found, rounds, min_ready_s)
 
 
@@ -160,7 +161,7 @@ def is_free(serving: Serving, name: str) -> bool:
 
 def _print(found: dict[tuple[str, str], list[Measured]], rounds: int, min_ready_s: int) -> None:
     head = f"{REPLICAS} MLServers, surge {SURGE}, minReady {min_ready_s} s, {RATE} requests/s, {rounds} rounds"
-    rows = [(head, "median", "min", "max")]
+    rows: list[tuple[str, ...]] = [(head, "median", "min", "max")]
     titles = {"rollout": "a good version", "rollback": "a bad one, from its first symptom"}
     for what, title in titles.items():
         for way in ("plain", "Segue"):

@@ -19,9 +19,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from kubernetes import client, config
-from onlooker import Onlooker
+from onlooker import Onlooker  # type: ignore[import-not-found]
 from segue_local import Stack, node_is_possible, tied_stack
 from segue_local.build import K6, ensure_built
 from segue_local.images import ensure_images
@@ -77,7 +78,7 @@ def main() -> int:
             ensure_built(_say, [K6])  # minutes, the first time: not in the middle of the show
         stack = ends.enter_context(tied_stack(NAME, node=scene is REAL, on_progress=_say))
         os.environ.update(stack.env())
-        config.load_kube_config(str(stack.kubeconfig))
+        config.load_kube_config(str(stack.kubeconfig))  # type: ignore[no-untyped-call]
         if stack.node is not None:
             stack.node.load(ensure_images(_say))
         segue("local", "apply", "--name", NAME, scene.deployment)
@@ -154,7 +155,7 @@ def await_serving() -> None:
     ends_at = time.monotonic() + READY_LIMIT_S
     namespace, name = TARGET.split("/")
     while time.monotonic() < ends_at:
-        found = apps.read_namespaced_deployment(name, namespace)
+        found: Any = apps.read_namespaced_deployment(name, namespace)
         if found.status.available_replicas == found.spec.replicas:
             return
         time.sleep(POLL_S)

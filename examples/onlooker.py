@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kubernetes import client
 from segue_local import Node
@@ -35,7 +36,7 @@ class Onlooker:
     @contextmanager
     def watching(self, node: Node, floor: int, ceiling: int, out: Path) -> Iterator[None]:
         """Send traffic until the block ends, then print the outcomes and draw the picture."""
-        service = self._core.read_namespaced_service(self._name, self._namespace)
+        service: Any = self._core.read_namespaced_service(self._name, self._namespace)
         url = f"http://{service.spec.cluster_ip}/v2/models/iris/infer"
         looking = threading.Thread(target=self._look, daemon=True)
         with (
@@ -64,11 +65,11 @@ class Onlooker:
             self._ready.append((time.time(), dict(Counter(map(_version, filter(_serves, pods))))))
 
 
-def _serves(pod: client.V1Pod) -> bool:
+def _serves(pod: Any) -> bool:
     if pod.metadata.deletion_timestamp is not None:
         return False
     return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
 
 
-def _version(pod: client.V1Pod) -> str:
+def _version(pod: Any) -> str:
     return str(pod.spec.containers[0].image.rpartition(":")[2])

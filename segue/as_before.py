@@ -27,7 +27,7 @@ def for_way_back(rules: Rules, state: State, replicas: int) -> Rules:
 
 
 def _lowered(rules: Rules, lacking: int, replicas: int) -> Rules:
-    if not lacking or replicas < 1:
+    if not lacking:
         return rules
     budget = resolve_budget(rules.strategy, replicas)
     unavailable = min(replicas, budget.unavailable + lacking)

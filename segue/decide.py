@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from segue.as_before import as_before
 from segue.budget import Budget, objection, resolve_budget
-from segue.gates.standing import breaches, lacking, unopened
+from segue.gates.standing import breaches, missing_evidence, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem, Side, belonging
 from segue.pacing import is_futile, next_at
 from segue.spec import Order, Pace, Rules, Way, Waypoint
@@ -199,7 +199,7 @@ def _refused(rules: Rules, state: State, seen: Observation, why: str, now: float
     """Return why a write is not made, with the problem after the deadline: the target's state may still change."""
     if now < _deadline_at(rules, state, seen):
         return why, None
-    message = f"{why} (no progress for {rules.readiness.deadline.total_seconds():g} s)"
+    message = f"{why} ({_no_progress(rules)})"
     return why, Problem(cause=Cause.DEADLINE, message=message)
 
 
@@ -525,7 +525,7 @@ def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | No
 def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Fail when readiness is lost at a stop and does not return within the deadline."""
     # A hold for room ends without a person when a replica that has a node is not ready.
-    stops = state.waypoint is not None or bool(state.but(crowded="").stopped)
+    stops = state.waypoint is not None or bool(state.stopped_despite_room)
     if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
         return None
     floor = _floor(rules, state, seen)
@@ -557,7 +557,7 @@ def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
     gates = unopened(rules, state, stops=True)
     if gates:
         return Decision(act=Act.ASK, why=f"evaluating {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
-    missing = lacking(rules, state)
+    missing = missing_evidence(rules, state)
     return Decision(act=Act.WAIT, why=f"evidence: {missing}") if missing else verify
 
 
@@ -649,8 +649,7 @@ def _unaccepted(rules: Rules, state: State, seen: Observation, now: float) -> De
         return None
     if now < deadline:
         return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=deadline)
-    waited = f"no progress for {rules.readiness.deadline.total_seconds():g} s"
-    problem = Problem(cause=Cause.DEADLINE, message=f"the rollout waits for {why} ({waited})")
+    problem = Problem(cause=Cause.DEADLINE, message=f"the rollout waits for {why} ({_no_progress(rules)})")
     return Decision(act=Act.FAIL, why=str(problem), problem=problem)
 
 
@@ -686,7 +685,7 @@ def _retaining(rules: Rules, state: State, seen: Observation, now: float) -> Dec
 
 def _crowded(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Hold while the next move lacks room, and continue when there is room; the version is not at fault."""
-    if state.but(crowded="").stopped or state.waypoint is not None:
+    if state.stopped_despite_room or state.waypoint is not None:
         return None
     why = _hindered(rules, state, seen, now) or _without_room(rules, state, seen, now)
     if bool(why) == bool(state.crowded):
@@ -708,7 +707,7 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
     if fits is None or fits < placed or not seen.old.total or counts != seen.asked or not rests:
         return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
-    return f"{_lacking(seen)}; cannot remove an old replica first: {floor} must stay ready"
+    return f"{_why_no_room(seen)}; cannot remove an old replica first: {floor} must stay ready"
 
 
 def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
@@ -727,7 +726,7 @@ def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     return "" if goes_on or moves else seen.hindrance
 
 
-def _lacking(seen: Observation) -> str:
+def _why_no_room(seen: Observation) -> str:
     if seen.unplaced_why:
         return seen.unplaced_why
     if seen.room is not None:
@@ -804,7 +803,7 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if rules.strategy.pace is Pace.EXACT and _is_under_way(seen) and not _takes_back(seen, counts):
         return None
     late = f"; {seen.leaving} did not end in time" if rules.drain and seen.leaving else ""
-    tight = f"; room for only {fits} in total: {_lacking(seen)}" if fits is not None else ""
+    tight = f"; room for only {fits} in total: {_why_no_room(seen)}" if fits is not None else ""
     move = Decision(act=Act.SCALE, why=_why(seen, counts) + late + tight, counts=counts, fits=fits)
     return _emptied(rules, state, seen, move, now)
 
@@ -877,9 +876,12 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
     problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen, now))
-    since = f"no progress for {rules.readiness.deadline.total_seconds():g} s{_either(seen)}"
-    late = problem.model_copy(update={"message": f"{problem.message} ({since})"})
+    late = problem.model_copy(update={"message": f"{problem.message} ({_no_progress(rules)}{_either(seen)})"})
     return Decision(act=Act.FAIL, why=str(late), problem=late)
+
+
+def _no_progress(rules: Rules) -> str:
+    return f"no progress for {rules.readiness.deadline.total_seconds():g} s"
 
 
 def _either(seen: Observation) -> str:

@@ -147,7 +147,7 @@ def with_event(problem: Problem, event: str) -> Problem:
 
 def with_probe(problem: Problem, message: str) -> Problem:
     """Return the problem with a probe's event (``Readiness probe failed: ...``)."""
-    return _with(problem, f"; {bounded(message)}" if message and message not in problem.message else "")
+    return _with(problem, f"; {bounded(message)}" if message not in problem.message else "")
 
 
 def with_warning(problem: Problem, who: str, message: str) -> Problem:

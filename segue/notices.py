@@ -11,7 +11,7 @@ from pydantic.config import ConfigDict
 
 from segue.gates.webhook_settings import Webhook
 from segue.masking import masked
-from segue.observation import Frozen
+from segue.observation import Cause, Frozen
 from segue.spec.base import Model
 from segue.spec.notifications import Event
 from segue.state import Phase
@@ -125,9 +125,16 @@ def _advice(status: Status, event: Event) -> str:
         Event.NEEDS_PERSON: f"Remove the cause, then run one of {can}." if can else "Remove the cause.",
         Event.ROLLING_BACK: f"Nothing to do. `segue watch {target}` follows the way back.",
         Event.COMPLETED: "",
-        Event.ROLLED_BACK: f"The target runs the version from before. `segue report {target}` shows why.",
+        Event.ROLLED_BACK: f"{_left_running(status)} `segue report {target}` shows why.",
         Event.REFUSED: "The target is unchanged. Correct the spec, then start again.",
     }[event]
+
+
+def _left_running(status: Status) -> str:
+    """Return what the target runs at the end of a rollout that did not complete."""
+    if status.runs is None:  # it was deleted, released, or taken over
+        return "The rollout no longer holds the target, and rolled nothing back."
+    return "The target runs the version from before."
 
 
 _SAYS = {
@@ -144,7 +151,8 @@ _SAYS = {
 
 def title(notice: Notice) -> str:
     """Return the message's first line."""
-    return f"{notice.target}: the rollout {notice.name} {_SAYS[notice.event]}"
+    lost = notice.event is Event.ROLLED_BACK and notice.reason.startswith(f"{Cause.FENCED}: ")
+    return f"{notice.target}: the rollout {notice.name} {'has lost its target' if lost else _SAYS[notice.event]}"
 
 
 def text(notice: Notice, page: str) -> str:

@@ -17,7 +17,7 @@ def rests(state: State) -> bool:
     """
     if state.goal is Goal.BACK or state.outcome is not None:
         return False
-    return state.waypoint is not None or bool(state.but(crowded="").stopped)
+    return state.waypoint is not None or bool(state.stopped_despite_room)
 
 
 def next_look_at(rules: Rules, state: State, seen: Observation, wake_at: float | None, now: float) -> float | None:

@@ -274,6 +274,11 @@ class State(Frozen):
     @property
     def stopped(self) -> str:
         """Why nothing moves forward, in words; empty while it moves."""
+        return self.stopped_despite_room or (f"room: {self.crowded}" if self.crowded else "")
+
+    @property
+    def stopped_despite_room(self) -> str:
+        """Why nothing would move forward if there were room; empty if it would."""
         if self.foreign is not None and not self.overrules:
             return f"a person: {self.foreign}"
         if self.held is not None:
@@ -282,9 +287,7 @@ class State(Frozen):
             return "replicas: the target is scaled to 0"
         if self.paused:
             return f"resume: {self.paused}"
-        if self.frozen:
-            return f"the end of a freeze: {self.frozen}"
-        return f"room: {self.crowded}" if self.crowded else ""
+        return f"the end of a freeze: {self.frozen}" if self.frozen else ""
 
     @property
     def unaccepted(self) -> str:

@@ -18,8 +18,8 @@ from segue.traffic import refusal_of
 
 WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
 NOTHING = Written(done=True)
-SECOND = 2
-"""A write that is repeated this often had no effect the first time."""
+TWICE = 2
+"""A write that is made this often in a row had no effect the first time."""
 
 
 class _Done(NamedTuple):
@@ -60,7 +60,7 @@ def applied(
 
 
 def _answered(state: State, seen: Observation, decision: Decision, written: Written, now: float) -> State:
-    """Return the state before a write, with the API server's answer to the write."""
+    """Return the state with the API server's answer to a write; what the write was for is recorded after it."""
     mark, what = written.mark or state.mark, repeatable(seen, decision)
     if seen.home is not None and decision.act is Act.UNDO:  # the baseline of a pair is the old Deployment's template
         is_new = mark.template not in {state.mark.template, state.wanted.template, ""}
@@ -70,7 +70,7 @@ def _answered(state: State, seen: Observation, decision: Decision, written: Writ
     # A write that leaves the template alone is not the API server's answer about it: the template is still another's.
     is_theirs = seen.foreign is not None and mark.template == seen.foreign.template
     state = state.after_answer(what, state.mark if is_theirs else mark, written.altered, now, back=back)
-    if what and in_a_row(state.wrote, what) == SECOND:
+    if what and in_a_row(state.wrote, what) == TWICE:
         answer = f"; the API server answers with {written.altered}" if written.altered else ""
         return state.noted(now, "warning", f"the same write a second time: {decision.why}{answer}")
     return state

@@ -248,8 +248,7 @@ class RolloutWorkflow:
             await self._stuck(error)
             return None
         self._learn(watched)
-        if watched.verdicts:
-            self._state = self._state.after_record(self._spec.repeated_gates, watched.verdicts, _now())
+        self._state = self._state.after_record(self._spec.repeated_gates, watched.verdicts, _now())
         return watched.decision
 
     def _learn(self, watched: Watched) -> None:

@@ -242,14 +242,14 @@ class SupervisedLever:
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False
     ) -> Written:
-        async def picture() -> Snapshot[Supervised]:
+        async def snapshot() -> Snapshot[Supervised]:
             seen = await self._fetch(request.target)
             observed = self._read(seen, request.rules, request.state, now)
             return Snapshot(seen.found, seen, observed, engaged=observed.owner is not None)
 
         return await write(
-            self._cluster, self._kind.resource, request, read=picture, make=lambda seen, _: make(seen), mark=self._mark,
-            finishing=finishing,
+            self._cluster, self._kind.resource, request, read=snapshot, make=lambda seen, _: make(seen),
+            mark=self._mark, finishing=finishing,
         )  # fmt: skip
 
     # --- reading ----------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class SupervisedLever:
         coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         written = bool(saved) and template == state.wanted.template and not back
         # An autoscaler may run more than the resource requests: all of them must be proven.
-        # If the minimum is 0, replicas ran nevertheless: the wait for one has its deadline.
+        # A resource that may scale to 0 ran replicas at the start: one is waited for, until the deadline.
         some = bool(seen.pods) or (saved is not None and not saved.get("least", 1))
         asked = max(self._least(seen, len(stay)), len(new if written else old), int(some))
         replicas = 0 if self._is_stopped(seen) else asked

@@ -281,11 +281,8 @@ def undo(
         _refuse_without_wait({"--timeout": timeout})
     timeout_s = seconds("--timeout", timeout or TIMEOUT)
     spec = _undoing(name, to_revision, None if like is None else read(like).rollout.spec.rules)
-    metadata = Metadata(name=spec.target.name)
-    rollout, where = (
-        Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec),
-        Where(cluster, task_queue),
-    )
+    metadata, where = Metadata(name=spec.target.name), Where(cluster, task_queue)
+    rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec)
     try:
         _begin(rollout, where, _Asker(by), join=False, waiting=_Waiting(timeout_s) if wait else None, output=output)
     except AlreadyRolling as error:

@@ -147,12 +147,9 @@ def retarget(
 
     Example: segue retarget serving/chat --image server=example/chat:3
     """
-    strategy = {} if like is None else {"strategy": read(like).rollout.spec.strategy}
-    named = bool(image or env or baseline or file is not None)
-    fields = {
-        **(_retarget_fields(name, image or [], env or [], baseline, file) if named or like is None else {}),
-        **strategy,
-    }
+    fields: dict[str, Any] = {} if like is None else {"strategy": read(like).rollout.spec.strategy}
+    if image or env or baseline or file is not None or like is None:
+        fields |= _retarget_fields(name, image or [], env or [], baseline, file)
     rules = [*accepted(accept), *fields.pop("accept", ())]
     message = _made(RetargetTo, by=by, reason=reason, accept=rules, **fields)
     _send(name, message, Where(cluster, task_queue), no_wait=no_wait, output=output)

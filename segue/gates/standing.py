@@ -126,15 +126,15 @@ def score(weighted: Sequence[tuple[int, Verdict]], at_least: int) -> Verdict:
     best = share[Result.PASS] + share[Result.INCONCLUSIVE]
     if best < at_least:
         result = Result.FAIL
-    elif share[Result.PASS] >= at_least and not share[Result.INCONCLUSIVE]:
-        result = Result.PASS
-    else:
+    elif share[Result.INCONCLUSIVE]:
         result = Result.INCONCLUSIVE
+    else:
+        result = Result.PASS
     return Verdict(gate=SCORE, result=result, why=f"{share[Result.PASS]:.0f} of 100, {at_least} required: {parts}")
 
 
-def lacking(rules: Rules, state: State) -> str:
-    """Return which evidence is missing before the rollout may pass; empty if all gates pass."""
+def missing_evidence(rules: Rules, state: State) -> str:
+    """Return which gates do not pass yet, and why; empty if all pass."""
     missing = [v for v in standings(rules, state) if v.result is not Result.PASS]
     return "; ".join(f"{v.gate}: {v.why}" for v in missing)
 

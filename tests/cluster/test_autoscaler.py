@@ -42,7 +42,7 @@ def rebound(lab: Lab, name: str, low: int, high: int) -> None:
 
 def bounds(lab: Lab, name: str) -> tuple[int, int, str | None]:
     """Its bounds, and who holds it."""
-    found = scalers(lab).read_namespaced_horizontal_pod_autoscaler(name, lab.namespace)
+    found: Any = scalers(lab).read_namespaced_horizontal_pod_autoscaler(name, lab.namespace)
     held = (found.metadata.annotations or {}).get(HELD)
     return found.spec.min_replicas, found.spec.max_replicas, held and json.loads(held)["owner"]
 

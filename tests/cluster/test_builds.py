@@ -3,7 +3,9 @@
 import asyncio
 import re
 import subprocess
+from typing import Any
 
+import kube_api
 import pytest
 from harness import ROOT, Lab, Run, WorkerProcess, reaching
 from segue_local.build import BINARIES, ensure_built
@@ -22,7 +24,7 @@ async def create(lab: Lab, name: str, build: str | None, release: str = "mine") 
     spec = {"replicas": 0, "selector": {"matchLabels": {"app": name}}, "template": pods}
     annotations = {BUILD_ANNOTATION: build} if build else {}
     about = {"name": name, "labels": {"release": release}, "annotations": annotations}
-    lab.apps.create_namespaced_deployment(lab.namespace, {"metadata": about, "spec": spec})
+    kube_api.create(lab.apps.create_namespaced_deployment, lab.namespace, {"metadata": about, "spec": spec})
 
 
 async def test_only_builds_that_may_go_are_deleted(lab: Lab) -> None:
@@ -39,7 +41,7 @@ async def test_only_builds_that_may_go_are_deleted(lab: Lab) -> None:
         lines = await retire(cluster, lab.namespace, SELECTOR, kept_because)
     place = f"deployment {lab.namespace}"
     assert lines == [f"{place}/current (build 2): kept: it is current", f"{place}/drained (build 1): deleted"]
-    left = lab.apps.list_namespaced_deployment(lab.namespace).items
+    left: list[Any] = lab.apps.list_namespaced_deployment(lab.namespace).items
     assert {each.metadata.name for each in left} == {"current", "unversioned", "other"}
 
 

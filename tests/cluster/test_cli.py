@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from harness import Lab, Run, pod_template, until
+from kube_api import create
 from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
 from subjects import DeploymentSubject, PairSubject, Subject
@@ -118,11 +119,11 @@ async def test_the_job_of_the_ci_templates_is_accepted(lab: Lab) -> None:
     job = yaml.safe_load((ROOT / "deploy/ci/kubernetes/job.yaml").read_text())
     pod = {"metadata": {"generateName": "segue-"}, "spec": job["spec"]["template"]["spec"]}
     strictly = {"dry_run": "All", "field_validation": "Strict"}
-    lab.batch.create_namespaced_job(lab.namespace, job, **strictly)
-    lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
+    create(lab.batch.create_namespaced_job, lab.namespace, job, **strictly)
+    create(lab.core.create_namespaced_pod, lab.namespace, pod, **strictly)
     del pod["spec"]["containers"][0]["securityContext"]
     with pytest.raises(ApiException, match="violates PodSecurity"):
-        lab.core.create_namespaced_pod(lab.namespace, pod, **strictly)
+        create(lab.core.create_namespaced_pod, lab.namespace, pod, **strictly)
 
 
 async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
@@ -158,8 +159,7 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     await run.until("it stands in the middle", lambda s: s.phase == "AwaitingApproval")
     worker.kill()
     with lab.watch("chat") as watcher:
-        away = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
-        await shell.run("release", f"{lab.namespace}/chat", "--to", way, **away)
+        await shell.run("release", f"{lab.namespace}/chat", "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1")
     watcher.assert_within(4, 5, passing=1)
     image = {"baseline": "chat:1", "wanted": "chat:2"}[way]
     assert len(lab.pods("chat", image)) == 4 == len(lab.pods("chat"))

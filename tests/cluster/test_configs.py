@@ -3,13 +3,14 @@
 from typing import Any
 
 from harness import Lab, until
+from kube_api import create
 
 CONFIGURED = {"volumeMounts": [{"name": "config", "mountPath": "/config"}]}
 
 
 async def deploy(lab: Lab, name: str, **spec: Any) -> None:
     """Make a target that mounts the ConfigMap `model`."""
-    lab.core.create_namespaced_config_map(lab.namespace, {"metadata": {"name": "model"}, "data": {"rate": "1"}})
+    create(lab.core.create_namespaced_config_map, lab.namespace, {"metadata": {"name": "model"}, "data": {"rate": "1"}})
     await lab.deploy(name, 2, **spec)
     volumes = [{"name": "config", "configMap": {"name": "model"}}]
     container = {"name": "server", **CONFIGURED}
@@ -24,7 +25,8 @@ def rests(lab: Lab, name: str) -> bool:
 
 
 def copies(lab: Lab) -> dict[str, Any]:
-    found = lab.core.list_namespaced_config_map(lab.namespace, label_selector="segue.dev/copy-of=model").items
+    selector = "segue.dev/copy-of=model"
+    found: list[Any] = lab.core.list_namespaced_config_map(lab.namespace, label_selector=selector).items
     return {each.metadata.name: each for each in found}
 
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from harness import Case, Lab, until
+from kube_api import create
 from kubernetes import client
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
@@ -34,8 +35,8 @@ async def denying(lab: Lab) -> AsyncIterator[None]:
         "validations": [{"expression": _RULE, "message": DENIED}],
     }
     binding = {"policyName": name, "validationActions": ["Deny"]}
-    api.create_validating_admission_policy({"metadata": {"name": name}, "spec": spec})
-    api.create_validating_admission_policy_binding({"metadata": {"name": name}, "spec": binding})
+    create(api.create_validating_admission_policy, {"metadata": {"name": name}, "spec": spec})
+    create(api.create_validating_admission_policy_binding, {"metadata": {"name": name}, "spec": binding})
 
     def is_in_force() -> bool:
         try:
@@ -114,7 +115,7 @@ async def copy(case: Case) -> None:
     metadata = {"name": name, "annotations": found["metadata"]["annotations"]}
     body: Any = {"metadata": metadata, "spec": found["spec"]}
     lab.apps.delete_namespaced_deployment(name, lab.namespace, propagation_policy="Orphan")
-    there = lab.apps.list_namespaced_deployment
+    there: Callable[..., Any] = lab.apps.list_namespaced_deployment
     await until("it is gone", lambda: name not in {d.metadata.name for d in there(lab.namespace).items})
     lab.apps.create_namespaced_deployment(lab.namespace, body)
 

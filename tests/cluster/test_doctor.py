@@ -178,8 +178,8 @@ async def test_faults_of_the_cluster_and_of_prometheus(segue: Segue, tmp_path: P
     """A missing right, no way to a cluster, and a Prometheus that is away: each is named, with its fix."""
     lab = segue.lab
     role = client.RbacAuthorizationV1Api(lab.core.api_client)
-    found = role.read_namespaced_role("segue-worker", lab.namespace)
-    rules: Any = [rule for rule in found.rules if rule.resources != ["pods/status"]]
+    found: Any = role.read_namespaced_role("segue-worker", lab.namespace)
+    rules = [rule for rule in found.rules if rule.resources != ["pods/status"]]
     role.patch_namespaced_role("segue-worker", lab.namespace, {"rules": rules})
     arguments = ("-n", lab.namespace, "--as", ACCOUNT)
 
@@ -231,7 +231,7 @@ async def test_a_deployment_without_a_current_version(
     serves all the same: an outage may pass.
     """
     segue, name = Segue(lab, monkeypatch), f"segue-{lab.namespace}"
-    version = {"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": "7"}
+    version: Any = {"TEMPORAL_DEPLOYMENT_NAME": name, "TEMPORAL_WORKER_BUILD_ID": "7"}
     worker = lab.worker(**version, SEGUE_PROMETHEUS=json.dumps({"default": {"url": "http://127.0.0.1:9"}}))
     await lab.deploy("chat", 1)
     await worker.serves()

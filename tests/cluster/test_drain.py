@@ -4,13 +4,14 @@ import asyncio
 from typing import Any
 
 from harness import Lab, until
+from kube_api import create
 
 BRIDGED = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
 
 
 def expose(lab: Lab, name: str) -> None:
     spec = {"selector": {"app": name}, "ports": [{"port": 80}]}
-    lab.core.create_namespaced_service(lab.namespace, {"metadata": {"name": name}, "spec": spec})
+    create(lab.core.create_namespaced_service, lab.namespace, {"metadata": {"name": name}, "spec": spec})
 
 
 async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> None:

@@ -29,11 +29,12 @@ SCENARIOS = {"success", "failure", "abort", "pause", "retarget", "scale", "scale
 
 Kind = type[Subject]
 
+NOWHERE = "127.0.0.1:1"
 LONG = {"DeploymentPair", "LeaderWorkerSet"}
 """Of these kinds, `make test` leaves out what the Deployment and the StatefulSet show as well."""
 
 
-def every(scenario: str, *, long: Collection[str] = ()) -> Any:
+def every(scenario: str, *, long: Collection[str] = ()) -> pytest.MarkDecorator:
     """Run a test for every kind for which the scenario makes sense; the kinds in ``long`` only in long campaigns."""
     assert scenario in SCENARIOS
     assert all(kind.cannot.keys() <= SCENARIOS for kind in SUBJECTS.values())
@@ -146,7 +147,7 @@ async def test_failure(served: Lab, kind: Kind) -> None:
     async def one(way: Way) -> None:
         async def bad(mode: str) -> None:
             change = kind.changed(2, mode)
-            spec = {"strategy": way.strategy, "readiness": {"minReady": "0s", "deadline": "4s"}}
+            spec: dict[str, Any] = {"strategy": way.strategy, "readiness": {"minReady": "0s", "deadline": "4s"}}
             async with served.case(f"{way.name}-{mode}", kind=kind, change=change, **spec) as case:
                 await case.ends("RolledBack")
             case.watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
@@ -344,9 +345,8 @@ async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Pat
         async def release(subject: Subject, before: dict[str, Any]) -> None:
             end, outcome = subject.name, {"baseline": "Aborted", "wanted": "Completed"}[subject.name]
             named = subject.target.get("resource", kind.kind)
-            away = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
             with PodWatcher(lab.core.api_client, lab.namespace, subject.selector) as watcher:
-                await shell.run("release", f"{named}/{lab.namespace}/{end}", "--to", end, **away)
+                await shell.run("release", f"{named}/{lab.namespace}/{end}", "--to", end, TEMPORAL_ADDRESS=NOWHERE)
             watcher.assert_within(way.floor + MORE, way.ceiling + MORE, passing=way.passing_back)
             assert subject.settings() == subject.settled(outcome, before)
 

@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 from harness import Lab, until
+from kube_api import create
+
+from segue.status import Status
 
 
 def version(mode: str = "ready", image: str = "example/chat:2", **annotations: str) -> dict[str, Any]:
@@ -52,7 +55,7 @@ async def test_no_pod_is_made_at_all(served: Lab) -> None:
     await served.deploy("chat", 2, container={"resources": {"requests": {"cpu": "100m"}}})
     # One of a scope that the room for a surge is not counted by.
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}, "scopes": ["NotBestEffort"]}}
-    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    create(served.core.create_namespaced_resource_quota, served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
     with served.watch("chat") as watcher:
         run = await served.start("chat", strategy={"maxSurge": 1}, readiness=SHORT)
@@ -67,7 +70,7 @@ async def test_no_replica_set_is_made_at_all(served: Lab) -> None:
     """Only an event tells it: the quota is named, and the old version is untouched."""
     await served.deploy("chat", 1)
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"count/replicasets.apps": "1"}}}
-    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    create(served.core.create_namespaced_resource_quota, served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("count/replicasets.apps") == "1")
     async with served.rolled("chat", readiness=SHORT) as case:
         report = await case.ends("RolledBack")
@@ -82,7 +85,11 @@ async def test_rolled_back_at_each_stage(served: Lab, stage: int) -> None:
     waypoints = [{"at": n, "approval": True} for n in range(1, 5)]
     async with served.case("chat", strategy={"maxSurge": 1, "waypoints": waypoints}) as case:
         for new in range(1, stage + 1):
-            await case.run.until("it asks", lambda s, new=new: s.phase == "AwaitingApproval" and s.new.replicas == new)
+
+            def asks(status: Status, new: int = new) -> bool:
+                return status.phase == "AwaitingApproval" and status.new.replicas == new
+
+            await case.run.until("it asks", asks)
             if new < stage:
                 await case.run.send("approve")
         await case.reaches(5 - stage, stage)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from harness import FAST, Lab, until
+from kube_api import create
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
@@ -90,9 +91,8 @@ async def test_no_secret_in_the_history(served: Lab) -> None:
     env = [{"name": "API_TOKEN", "value": "hunter2-in-the-baseline"}, {"name": "PLAIN", "value": "also-private"}]
     served.patch("chat", {"spec": {"template": {"spec": {"containers": [{"name": "server", "env": env}]}}}})
     await until("its own rollout is complete", lambda: _complete(served.raw("chat")))
-    served.core.create_namespaced_secret(
-        served.namespace, {"metadata": {"name": "keys"}, "stringData": {"token": "hunter3-in-the-secret"}}
-    )
+    body = {"metadata": {"name": "keys"}, "stringData": {"token": "hunter3-in-the-secret"}}
+    create(served.core.create_namespaced_secret, served.namespace, body)
     value_from = {"valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}}
     change = {"images": {"server": "example/chat:2"}, "env": {"server": {"NEW_TOKEN": value_from, "PLAIN": None}}}
     run = await served.start("chat", change, strategy={"maxSurge": 1})

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -240,7 +241,7 @@ async def test_workers_that_its_controller_deletes_again_and_again_are_not_compl
 
     def deployments() -> bool:
         label = f"{GROUP}/inferenceservice=llm"
-        found = services.apps.list_namespaced_deployment(services.namespace, label_selector=label).items
+        found: list[Any] = services.apps.list_namespaced_deployment(services.namespace, label_selector=label).items
         uids.update(each.metadata.uid for each in found if each.metadata.name.endswith("-worker"))
         return len(uids) > 2 and len(services.pods("isvc.llm-predictor-worker")) == 2
 
@@ -258,7 +259,7 @@ async def test_a_killed_worker_changes_nothing(services: Lab) -> None:
     await asyncio.gather(make(services, "on"), make(services, "back"))
     runs = await asyncio.gather(start(services, "on", GOOD), start(services, "back", NEVER, readiness=SOON))
     for new in ("on", "back"):
-        await until("a new pod", lambda name=new: services.pods(f"isvc.{name}-predictor", "example/chat:2"))
+        await until("a new pod", partial(services.pods, f"isvc.{new}-predictor", "example/chat:2"))
     services.workers[0].kill()
     services.workers[0].start()
     await asyncio.gather(ends(runs[0], "Completed"), ends(runs[1], "RolledBack"))
@@ -268,7 +269,8 @@ async def test_a_killed_worker_changes_nothing(services: Lab) -> None:
 
 def test_its_nodes_are_told_apart_as_real_ones_are(kserve: Stack) -> None:
     """What ModelMesh and others select nodes by."""
-    for node in client.CoreV1Api(client_of(str(kserve.kubeconfig))).list_node().items:
+    nodes: list[Any] = client.CoreV1Api(client_of(str(kserve.kubeconfig))).list_node().items
+    for node in nodes:
         labels = node.metadata.labels
         assert (labels["kubernetes.io/arch"], labels["kubernetes.io/os"]) == ("amd64", "linux")
         assert labels["kubernetes.io/hostname"] == node.metadata.name

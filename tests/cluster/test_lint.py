@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Lab, reaching, until
+from kube_api import create
 from kubernetes import client
 from shell import Shell
 from subjects import SUBJECTS, DeploymentSubject, LeaderWorkerSetSubject, Subject, SupervisedSubject
@@ -16,6 +17,7 @@ from activities.levers import Levers
 from activities.linting import facts_in
 from segue.lint import RULES, lint
 from segue.lint.findings import Finding, How, Mend
+from segue.spec.lint_rule import LintRule
 
 REFUSED = 2
 LIVENESS = {"httpGet": {"path": "/v2/health/live", "port": 80}}
@@ -45,7 +47,7 @@ def mend(subject: Subject, fix: Mend) -> None:
     name, body = fix.object.name, fix.body
     match fix.how, fix.object.kind:
         case How.CREATE, "PodDisruptionBudget":
-            policy.create_namespaced_pod_disruption_budget(lab.namespace, body)
+            create(policy.create_namespaced_pod_disruption_budget, lab.namespace, body)
         case How.PATCH, "PodDisruptionBudget":
             policy.patch_namespaced_pod_disruption_budget(name, lab.namespace, body)
         case How.PATCH, "HorizontalPodAutoscaler":
@@ -59,7 +61,7 @@ def mend(subject: Subject, fix: Mend) -> None:
 
 def protect(lab: Lab, name: str, **spec: Any) -> None:
     body = {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": name}}, **spec}}
-    client.PolicyV1Api(lab.core.api_client).create_namespaced_pod_disruption_budget(lab.namespace, body)
+    create(client.PolicyV1Api(lab.core.api_client).create_namespaced_pod_disruption_budget, lab.namespace, body)
 
 
 def autoscale(subject: Subject, low: int, high: int) -> None:
@@ -68,7 +70,8 @@ def autoscale(subject: Subject, low: int, high: int) -> None:
     spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high, "metrics": [cpu]}
     body = {"metadata": {"name": subject.name}, "spec": spec}
     lab = subject.lab
-    client.AutoscalingV2Api(lab.core.api_client).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
+    api = client.AutoscalingV2Api(lab.core.api_client)
+    create(api.create_namespaced_horizontal_pod_autoscaler, lab.namespace, body)
 
 
 async def findings_of(subject: Subject) -> tuple[Finding, ...]:
@@ -79,7 +82,8 @@ async def findings_of(subject: Subject) -> tuple[Finding, ...]:
 
 async def mended(subject: Subject, limit: int = 24) -> set[str]:
     """Mend the worst finding until there is none, and return the rules that found something."""
-    tripped, before = set(), None
+    tripped: set[str] = set()
+    before: Finding | None = None
     for _ in range(limit):
         found = await findings_of(subject)
         if before is not None:
@@ -107,7 +111,7 @@ _AROUND = {
     "overlapping-selectors",
 }  # fmt: skip
 ALL = {rule.name for rule in RULES} - _AROUND
-WORST: dict[str, tuple[int, dict[str, Any], set[str]]] = {
+WORST: dict[str, tuple[int, dict[str, Any], set[LintRule]]] = {
     "Deployment": (
         4, {"revisionHistoryLimit": 0, "progressDeadlineSeconds": 20, "strategy": {"type": "Recreate"}}, ALL
     ),
@@ -152,9 +156,11 @@ async def test_a_budget_is_created(served: Lab, kind: type[Subject]) -> None:
     subject = kind(served, "chat")
     await subject.create(4, container=FINE, **calm)
     assert await mended(subject) == {"no-disruption-budget"}
-    (made,) = client.PolicyV1Api(served.core.api_client).list_namespaced_pod_disruption_budget(served.namespace).items
+    api = client.PolicyV1Api(served.core.api_client)
+    made: Any
+    (made,) = api.list_namespaced_pod_disruption_budget(served.namespace).items
     pods = 8 if kind is LeaderWorkerSetSubject else 4
-    budgets = client.PolicyV1Api(served.core.api_client).read_namespaced_pod_disruption_budget
+    budgets = api.read_namespaced_pod_disruption_budget
     await until(
         "it counts all pods of every group",
         lambda: (s := budgets(made.metadata.name, served.namespace).status) and s.expected_pods == pods,
@@ -179,7 +185,7 @@ async def test_a_resource_of_an_operator_is_judged_by_what_it_names(served: Lab)
 async def test_a_quota_leaves_no_room(lab: Lab, shell: Shell) -> None:
     """What the quota's own controller has counted is what is left."""
     body = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.nvidia.com/gpu": "4"}}}
-    lab.core.create_namespaced_resource_quota(lab.namespace, body)
+    create(lab.core.create_namespaced_resource_quota, lab.namespace, body)
     gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
     await lab.deploy("chat", 4, container={**FINE, **gpu}, strategy=CALM)
     protect(lab, "chat", maxUnavailable=1)
@@ -257,7 +263,7 @@ async def test_without_the_right_to_patch_a_patch_is_not_judged(lab: Lab, shell:
 
 async def test_a_rollout_under_way_is_no_finding(lab: Lab, shell: Shell) -> None:
     """What a rollout writes to hold its target is not held against the target."""
-    protected = {"container": FINE, "strategy": CALM}
+    protected: dict[str, Any] = {"container": FINE, "strategy": CALM}
     await lab.deploy("chat", 3, **protected)
     protect(lab, "chat", maxUnavailable=1)
     await lab.worker().serves()

@@ -99,8 +99,9 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
     async def lost() -> None:
         await deployed("lost")
         waypoints = [{"at": 1, "approval": True}]
-        given = {"readiness": {"minReady": "0s", "deadline": "3s"}, "strategy": {"maxSurge": 1, "waypoints": waypoints}}
-        async with played.rolled("lost", {"images": {"server": "example/chat:2"}}, **given) as case:
+        readiness, strategy = {"minReady": "0s", "deadline": "3s"}, {"maxSurge": 1, "waypoints": waypoints}
+        change = {"images": {"server": "example/chat:2"}}
+        async with played.rolled("lost", change, readiness=readiness, strategy=strategy) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             (new,) = played.pods("lost", "chat:2")
             lose_node(played.core, new)

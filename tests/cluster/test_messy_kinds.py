@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from gateway import Gateway
 from harness import Lab, Run, open_lab, until
+from kube_api import create
 from kubernetes import client
 from operators import RUNTIME, RUNTIME_LABELS, Operator, define
 from segue_local import Stack, tied_stack
@@ -64,7 +65,7 @@ async def operated(lab: Lab, name: str, *, late_s: float = 0.0) -> AsyncIterator
         yield operator, run
         assert operator.get(name)["spec"] == spec
         assert not set(OURS) & set(operator.get(name)["metadata"].get("annotations", {}))
-        pods = own.core.list_namespaced_pod(own.namespace, label_selector=f"app={name}").items
+        pods: list[Any] = own.core.list_namespaced_pod(own.namespace, label_selector=f"app={name}").items
         assert {pod.spec.containers[0].image for pod in pods if not pod.metadata.deletion_timestamp} == {
             "example/chat:1"
         }
@@ -111,8 +112,8 @@ class Route:
         self._place = (GROUP, VERSION, lab.namespace, PLURAL)
 
     def get(self) -> Object:
-        found: Object = self._custom.get_namespaced_custom_object(*self._place, self.name)
-        return found
+        found: Any = self._custom.get_namespaced_custom_object(*self._place, self.name)
+        return {**found}
 
     def delete(self) -> None:
         self._custom.delete_namespaced_custom_object(*self._place, self.name)
@@ -127,11 +128,12 @@ class Route:
         for side, replicas, image in (("old", 2, 1), ("new", 0, 2)):
             labels, name = {"app": self.name, "side": side}, f"{self.name}-{side}"
             service = {"metadata": {"name": name}, "spec": {"selector": labels, "ports": [{"port": 80}]}}
-            self._lab.core.create_namespaced_service(self._lab.namespace, service)
+            create(self._lab.core.create_namespaced_service, self._lab.namespace, service)
             pod = {"containers": [{"name": "server", "image": f"example/chat:{image}"}]}
             template = {"metadata": {"labels": {**labels, "segue.dev/fake": "ready"}}, "spec": pod}
             spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
-            self._lab.apps.create_namespaced_deployment(self._lab.namespace, {"metadata": {"name": name}, "spec": spec})
+            made = {"metadata": {"name": name}, "spec": spec}
+            create(self._lab.apps.create_namespaced_deployment, self._lab.namespace, made)
         backends = [{"name": f"{self.name}-old", "port": 80, "weight": 1}]
         body = {
             "apiVersion": f"{GROUP}/{VERSION}", "kind": "HTTPRoute", "metadata": {"name": self.name},
@@ -271,8 +273,7 @@ async def test_numbered_targets(grouped: Lab, tmp_path: Path) -> None:
     async def stops_slowly() -> None:
         """The one that is replaced stops for longer than the deadline; the new one has it all for itself."""
         readiness = {"minReady": "0s", "deadline": "6s"}
-        target = {"pod": {"terminationGracePeriodSeconds": 30}, "ready_after": "2s"}
-        await grouped.deploy_set("slow", 1, **target)
+        await grouped.deploy_set("slow", 1, pod={"terminationGracePeriodSeconds": 30}, ready_after="2s")
         pod = {"metadata": {"annotations": {"segue.dev/stop-after": "10s"}}}
         grouped.core.patch_namespaced_pod("slow-0", grouped.namespace, pod)
         async with grouped.rolled(
@@ -330,7 +331,8 @@ def silent_node(lab: Lab) -> Iterator[str]:
     ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now()}
     status = {"capacity": {"cpu": "8", "memory": "8Gi", "pods": "9"}, "conditions": [ready]}
     spec = {"taints": [{"key": "silent", "effect": "NoSchedule"}]}  # no pod of another test
-    lab.core.create_node({"metadata": {"name": name, "labels": {"silent": name}}, "spec": spec, "status": status})
+    about = {"name": name, "labels": {"silent": name}}
+    create(lab.core.create_node, {"metadata": about, "spec": spec, "status": status})
     lab.core.patch_node_status(name, {"status": {**status, "allocatable": status["capacity"]}})
     try:
         yield name

@@ -14,6 +14,7 @@ from exporter import Exporter, scraped
 from harness import until
 from segue_local import Stack
 
+from activities.clock import Clock
 from activities.gates.base import GateContext
 from activities.gates.metrics import MetricAsker
 from activities.gates.prometheus import MAX_ANSWER_BYTES, Prometheus, PrometheusSettings
@@ -179,7 +180,7 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
     server = f"server-{time.time_ns()}"  # a stack that is used again keeps the samples of the test before
 
     async def seen(pod: str, container: str = server) -> str:
-        return await Peaks(client).seen(NAMESPACE, pod, container)
+        return await Peaks(client, Clock()).seen(NAMESPACE, pod, container)
 
     async def says(text: str) -> bool:
         return await seen(NEW) == text
@@ -198,7 +199,10 @@ async def test_the_most_memory_that_was_seen(measured: Measured) -> None:
             measured.stack.restart("prometheus")
     finally:
         await client.close()
-    assert await Peaks(None).seen(NAMESPACE, NEW, "server") == f"{unknown}the worker has no Prometheus named default"
+    assert (
+        await Peaks(None, Clock()).seen(NAMESPACE, NEW, "server")
+        == f"{unknown}the worker has no Prometheus named default"
+    )
 
 
 async def test_while_it_does_not_answer_nobody_is_asked(measured: Measured) -> None:

@@ -104,6 +104,10 @@ async def _refused(lab: Lab, receivers: Receivers) -> None:
     for message, words in zip(await asyncio.gather(*map(refusal, REFUSED)), REFUSED.values(), strict=True):
         assert all(word in message for word in words) and TOKEN not in message, message
     for name in REFUSED:
-        await until("the refusal", lambda name=name: receivers.types("plain", f"refused-{name}") == ["refused"])
+
+        def is_told(name: str = name) -> bool:
+            return bool(receivers.types("plain", f"refused-{name}") == ["refused"])
+
+        await until("the refusal", is_told)
     [event] = [each for each in receivers.events["plain"] if each["subject"].endswith("/refused-unheard")]
     assert "'unheard'" in event["data"]["reason"] and event["data"]["phase"] == "Preparing"

@@ -5,10 +5,12 @@ import functools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 from harness import Lab, open_lab, until
+from kube_api import create
 from subjects import LeaderWorkerSetSubject, StatefulSetSubject
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -43,7 +45,7 @@ def volumes(lab: Lab, name: str) -> Iterator[Callable[[int], None]]:
         made.append(f"{lab.namespace}-{name}-{number}")
         spec = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/none"}}
         body = {"metadata": {"name": made[-1]}, "spec": {**spec, "storageClassName": f"{lab.namespace}-{name}"}}
-        lab.core.create_persistent_volume(body)
+        create(lab.core.create_persistent_volume, body)
 
     try:
         yield make
@@ -180,7 +182,7 @@ async def test_fewer_replicas_take_no_ready_one_with_them(served: Lab) -> None:
     def is_followed() -> bool:
         found = subject.raw
         seen = found["status"].get("observedGeneration") == found["metadata"]["generation"]
-        return seen and found["spec"]["replicas"] == found["status"]["replicas"] == 5
+        return bool(seen and found["spec"]["replicas"] == found["status"]["replicas"] == 5)
 
     async with served.case("fewer", 6, kind=StatefulSetSubject, change=change, strategy={"step": 3}) as case:
         await until("the highest is new", lambda: served.pods("fewer", "never-ready"))
@@ -307,13 +309,17 @@ async def test_groups_keep_what_they_were_created_with(served: Lab) -> None:
 
     async def that_comes_back_older() -> None:
         """Image 0, then image 1 of which one leader is not ready: the StatefulSet of the leaders still returns to 0."""
+
+        def are(count: int) -> bool:
+            return len(served.pods("older", "chat:1")) == count
+
         await served.deploy_groups("older", 3, image="example/chat:0")
         templates = {"leaderTemplate": of_image(1, "never-ready"), "workerTemplate": of_image(1)}
         served.patch_groups("older", {"spec": {"leaderWorkerTemplate": templates}})
         for count, name in ((1, "older-2"), (2, "older-1")):
-            await until(f"{name} is replaced", lambda n=count: len(served.pods("older", "chat:1")) == n)
+            await until(f"{name} is replaced", partial(are, count))
             served.relabel(name, "ready")
-        await until("all are replaced", lambda: len(served.pods("older", "chat:1")) == 3)
+        await until("all are replaced", partial(are, 3))
         await until("two are ready", lambda: served.groups("older")["status"]["readyReplicas"] == 2)
         change = {"patch": {"leaderTemplate": of_image(2), "workerTemplate": of_image(2)}}
         async with served.rolled("older", change, kind=LeaderWorkerSetSubject, strategy=asks) as case:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import ROOT, Case, Lab, until
+from kube_api import create
 from kubernetes.client import ApiException
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
@@ -337,7 +338,7 @@ async def test_a_policy_that_removes_the_owner(served: Lab) -> None:
         patch = {"metadata": {"annotations": {"segue.dev/rollout": "x"}}}
         is_set = kind is StatefulSetSubject
         try_it = served.apps.patch_namespaced_stateful_set if is_set else served.apps.patch_namespaced_deployment
-        found = try_it(name, served.namespace, patch, dry_run="All")
+        found: Any = try_it(name, served.namespace, patch, dry_run="All")
         return "segue.dev/rollout" not in (found.metadata.annotations or {})
 
     async def refused(kind: type[Subject], name: str) -> None:
@@ -379,7 +380,7 @@ async def test_a_policy_that_resets_the_partition(served: Lab) -> None:
 
         def partition() -> int:
             tried = {"metadata": {"labels": {"probe": "yes"}}}
-            found = served.apps.patch_namespaced_stateful_set("set", served.namespace, tried, dry_run="All")
+            found: Any = served.apps.patch_namespaced_stateful_set("set", served.namespace, tried, dry_run="All")
             return int(found.spec.update_strategy.rolling_update.partition or 0)
 
         async with policy(served, "set", RESETS):
@@ -605,7 +606,7 @@ async def test_a_way_back_that_cannot_complete(served: Lab) -> None:
     async with served.case("chat", readiness={"minReady": "0s", "deadline": "2s"}, **ASKS) as case:
         await at_waypoint(case)
         quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
-        served.core.create_namespaced_resource_quota(served.namespace, quota)
+        create(served.core.create_namespaced_resource_quota, served.namespace, quota)
         await until("the quota counts", lambda: served.quota_used("full"))
         broken = served.pods("chat", "chat:2")[0].metadata.name
         served.relabel(broken, "crash-loop")

@@ -158,7 +158,7 @@ async def test_jobs(lab: Lab) -> None:
 
 def ready_pods(lab: Lab, selector: str) -> list[Any]:
     """Return the pods with a label that are Ready: nothing but the test changes them from then on."""
-    found = lab.core.list_namespaced_pod(lab.namespace, label_selector=selector).items
+    found: list[Any] = lab.core.list_namespaced_pod(lab.namespace, label_selector=selector).items
     return [pod for pod in found if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])]
 
 

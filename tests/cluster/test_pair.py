@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, Run, until
+from kube_api import create
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject
 from temporalio.client import WorkflowFailureError
@@ -90,7 +91,8 @@ async def test_a_new_deployment_that_is_there(served: Lab) -> None:
             "spec": {"containers": [{"name": "server", "image": "example/chat:7"}]},
         }
         spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template, "minReadySeconds": 1}
-        served.apps.create_namespaced_deployment(served.namespace, {"metadata": {"name": subject.new}, "spec": spec})
+        body = {"metadata": {"name": subject.new}, "spec": spec}
+        create(served.apps.create_namespaced_deployment, served.namespace, body)
         return subject
 
     async def on(name: str) -> None:
@@ -127,9 +129,11 @@ async def test_release_without_temporal(lab: Lab, tmp_path: Path) -> None:
         return subject, before, run
 
     async def release(subject: PairSubject, before: dict[str, Any]) -> None:
-        way, away = subject.name, {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+        way = subject.name
         with lab.watch(way) as watcher:
-            await shell.run("release", f"DeploymentPair/{lab.namespace}/{way}", "--to", way, **away)
+            await shell.run(
+                "release", f"DeploymentPair/{lab.namespace}/{way}", "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1"
+            )
         watcher.assert_within(3, 6)
         assert subject.requested() == {"baseline": (3, 0), "wanted": (0, 3)}[way]
         assert subject.settings() == subject.settled("Completed" if way == "wanted" else "Aborted", before)
@@ -232,7 +236,7 @@ async def test_somebody_creates_the_new_one_again(served: Lab) -> None:
         found = served.raw("chat-next")
         kept = {name: found["metadata"].get(name) for name in ("name", "labels", "annotations")}
         served.apps.delete_namespaced_deployment("chat-next", served.namespace)
-        served.apps.create_namespaced_deployment(served.namespace, {"metadata": kept, "spec": found["spec"]})
+        create(served.apps.create_namespaced_deployment, served.namespace, {"metadata": kept, "spec": found["spec"]})
         await case.run.send("approve")
         await case.ends("Completed")
 
@@ -246,13 +250,18 @@ async def refused(lab: Lab, name: str, **spec: Any) -> str:
     return caught.value.cause.message
 
 
+def versions(lab: Lab) -> dict[str, str]:
+    """Of every Deployment: it changes with any write."""
+    found: list[Any] = lab.apps.list_namespaced_deployment(lab.namespace).items
+    return {each.metadata.name: each.metadata.resource_version for each in found}
+
+
 async def test_what_is_no_pair_is_refused(served: Lab) -> None:
     """Each is refused with field, value and fix, before anything changes."""
     subject = PairSubject(served, "chat")
     await subject.create(2)
     await served.deploy("chat-also", 0, mode="none")
-    before = {d.metadata.name: d.metadata.resource_version for d in served.apps.list_namespaced_deployment(
-        served.namespace).items}  # fmt: skip
+    before = versions(served)
     gone = {**subject.target, "old": "nothing"}
     message = await refused(served, "a", **spec_of(subject, target=gone, change=PairSubject.changed(2)))
     assert '"nothing" not found' in message
@@ -267,12 +276,10 @@ async def test_what_is_no_pair_is_refused(served: Lab) -> None:
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "server", "image": "example/chat:2"}]}}
     body = {"metadata": {"name": "twin"}, "spec": {"replicas": 0, "selector": {"matchLabels": labels},
             "template": template}}  # fmt: skip
-    served.apps.create_namespaced_deployment(served.namespace, body)
+    create(served.apps.create_namespaced_deployment, served.namespace, body)
     message = await refused(served, "e", **spec_of(subject, target={**subject.target, "new": "twin"}))
     assert message.startswith("target.new: 'twin': has a selector that also selects the pods of chat; give its pods")
-    after = {d.metadata.name: d.metadata.resource_version for d in served.apps.list_namespaced_deployment(
-        served.namespace).items if d.metadata.name in before}  # fmt: skip
-    assert after["chat"] == before["chat"]
+    assert versions(served)["chat"] == before["chat"]
 
 
 async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
@@ -290,6 +297,5 @@ async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
         assert f"is held by rollout/{served.namespace}" in message
         await case.run.send("abort")
         await case.ends("Aborted")
-    names = {d.metadata.name for d in served.apps.list_namespaced_deployment(served.namespace).items}
-    assert names == {"chat", "other"}
+    assert versions(served).keys() == {"chat", "other"}
     assert OWNED not in json.dumps(served.raw("chat"))

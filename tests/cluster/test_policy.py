@@ -9,6 +9,7 @@ import pytest
 import yaml
 from harness import Case, Lab, open_lab, until
 from killing_worker import KillingWorker, until_phase
+from kube_api import create
 from kubernetes import client
 from segue_local import Stack
 from temporalio.client import WorkflowUpdateFailedError
@@ -76,12 +77,12 @@ async def _without_the_right(lab: Lab) -> None:
     """A worker that may not read the namespace refuses a start: the rule might hold."""
     rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
     reviews = client.AuthorizationV1Api(lab.core.api_client)
-    rules = rbac.read_namespaced_role("segue-worker", lab.namespace).rules
-    fewer = [each for each in rules if "namespaces" not in each.resources]
+    role: Any = rbac.read_namespaced_role("segue-worker", lab.namespace)
+    fewer = [each for each in role.rules if "namespaces" not in each.resources]
     rbac.patch_namespaced_role("segue-worker", lab.namespace, {"rules": fewer})
     attributes = {"verb": "get", "resource": "namespaces", "namespace": lab.namespace, "name": lab.namespace}
-    review: Any = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
-    await until("the role applies", lambda: not reviews.create_subject_access_review(review).status.allowed)
+    review = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
+    await until("the role applies", lambda: not create(reviews.create_subject_access_review, review).status.allowed)
     run = await lab.start("chat", {"images": {"server": "example/chat:3"}})
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await run.plan()

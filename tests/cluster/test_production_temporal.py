@@ -4,10 +4,10 @@ import asyncio
 import itertools
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -68,7 +68,11 @@ async def test_nobody_notices_that_each_server_is_killed_in_turn(lab: Lab, tmp_p
     with lab.watch("chat") as watcher:
         pipeline = asyncio.create_task(shell.run("start", shell.spec("chat"), "--wait", expect=COMPLETED))
         for moved, server in zip(itertools.count(1), SERVERS):
-            await until(f"{moved} new pods", lambda moved=moved: len(lab.pods("chat", "chat:2")) >= moved)
+
+            def has_moved(least: int = moved) -> bool:
+                return len(lab.pods("chat", "chat:2")) >= least
+
+            await until(f"{moved} new pods", has_moved)
             await asyncio.to_thread(lab.stack.kill, server)
             await asyncio.to_thread(lab.stack.restart, server)
             assert not pipeline.done(), "the rollout has ended before each server was killed"
@@ -115,7 +119,7 @@ async def _is_answered_after_the_end(lab: Lab) -> None:
     rollouts = Rollouts(lab.temporal, lab.namespace, lab.task_queue)
     workflow_id = contract.workflow_id(lab.namespace, DeploymentTarget(namespace=lab.namespace, name="chat"))
     events = [each async for each in lab.temporal.get_workflow_handle(workflow_id).fetch_history_events()]
-    accepted = "workflow_execution_update_accepted_event_attributes"
+    accepted: Final = "workflow_execution_update_accepted_event_attributes"
     update_id = [getattr(e, accepted).accepted_request.meta.update_id for e in events if e.HasField(accepted)][-1]
     answer = await rollouts.send(workflow_id, Approve(), update_id=update_id)
     assert answer is not None and answer.startswith("approve: now")
@@ -143,8 +147,8 @@ async def test_each_fault_of_the_credentials_names_its_fix(lab: Lab, tmp_path: P
         ({key: expired}, "the API key is not accepted", "may have expired", away),
         ({key: None}, "Request unauthorized", f"check that {key} is set", denied),
     ):
-        shell.env = {**os.environ, **lab.stack.env(), **env}
-        shell.env = {name: value for name, value in shell.env.items() if value is not None}
+        given: dict[str, str | None] = {**os.environ, **lab.stack.env(), **env}
+        shell.env = {name: value for name, value in given.items() if value is not None}
         for command, expect in zip(("list", "doctor"), codes, strict=True):
             ended = await shell.run(command, expect=expect)
             output = ended.stdout + ended.stderr
@@ -198,29 +202,29 @@ async def test_four_eyes_compare_who_is_authenticated(
     own_stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The starter is refused under every name, by update and signal; another person is taken, also by a signal."""
-    alice, bob = ({"TEMPORAL_API_KEY": own_stack.temporal_token(f"{each}@acme", WRITER)} for each in ("alice", "bob"))
+    alice, bob = (own_stack.temporal_token(f"{each}@acme", WRITER) for each in ("alice", "bob"))
     async with paired(own_stack, tmp_path) as lab:
         shell, names = Shell(lab, tmp_path), ("chat", "other")
         await asyncio.gather(*(lab.deploy(name, 2) for name in names))
         for name in names:
-            await shell.run("start", shell.spec(name, strategy=ASKS), "--by", "ci", **alice)
+            await shell.run("start", shell.spec(name, strategy=ASKS), "--by", "ci", TEMPORAL_API_KEY=alice)
         chat, other = (f"{lab.namespace}/{name}" for name in names)
         await asking(shell, chat)
-        refused = await shell.run("approve", chat, "--by", "bob", expect=REFUSED, **alice)
+        refused = await shell.run("approve", chat, "--by", "bob", expect=REFUSED, TEMPORAL_API_KEY=alice)
         assert "alice@acme (jwt) started the rollout (authenticated)" in plain(refused.stderr)
         assert "rule pairs of the policy requires another person (fourEyes)" in plain(refused.stderr)
-        await shell.run("approve", chat, "--by", "carol", "--no-wait", **alice)
+        await shell.run("approve", chat, "--by", "carol", "--no-wait", TEMPORAL_API_KEY=alice)
 
         async def is_reported() -> bool:
             return "signal refused" in (await shell.run("report", chat)).stdout
 
         await until("the signal is refused", is_reported, poll_s=1)
-        await shell.run("approve", chat, "--by", "ci", **bob)  # the starter's name, which nobody proved
+        await shell.run("approve", chat, "--by", "ci", TEMPORAL_API_KEY=bob)  # the starter's name, which nobody proved
 
         # By the library, a signal for one approval only.
         about = await asking(shell, other)
         with monkeypatch.context() as patched:
-            for variable, value in {**own_stack.env(), **bob}.items():
+            for variable, value in {**own_stack.env(), "TEMPORAL_API_KEY": bob}.items():
                 patched.setenv(variable, value)
             rollouts = Rollouts(await connect(), lab.namespace, lab.task_queue)
         target = DeploymentTarget(namespace=lab.namespace, name="other")
@@ -251,7 +255,7 @@ def controller(lab: Lab, folder: Path) -> Iterator[None]:
     place = {"KUBECONFIG": str(lab.stack.kubeconfig_for("segue-controller")), "SEGUE_CLUSTER": lab.namespace}
     env = {**os.environ, **lab.worker_environment(token), **place}
     with (folder / "controller.log").open("wb") as log:
-        command = [SEGUE, "controller", "-n", lab.namespace]
+        command = (SEGUE, "controller", "-n", lab.namespace)
         running = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
     try:
         yield
@@ -274,14 +278,15 @@ async def test_an_approval_by_annotation_does_not_prove_another_person(own_stack
             document = yaml.safe_load(Path(shell.spec("chat", strategy=ASKS)).read_text())
             document["spec"]["paused"] = True  # until the policies are there
             place = (*API, lab.namespace, "rollouts")
-            make = alice.custom.create_namespaced_custom_object
+            make: Callable[..., Any] = alice.custom.create_namespaced_custom_object
             await until("the stamps", lambda: make(*place, document, dry_run="All")["metadata"].get("annotations"))
             make(*place, document)
             await until("the guard", lambda: GUARDED in refusal(eve.annotate, "chat", dry_run=True, edit_by="eve"))
             alice.patch("chat", {"spec": {"paused": False}})
 
             def status() -> Any:
-                return lab.custom.get_namespaced_custom_object(*place, "chat").get("status", {})
+                found: Any = lab.custom.get_namespaced_custom_object(*place, "chat")
+                return found.get("status", {})
 
             about = await until("it asks", lambda: status().get("approval"), limit_s=300, poll_s=1)
             await until(

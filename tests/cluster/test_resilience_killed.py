@@ -156,16 +156,16 @@ async def _killed_in(stack: Stack, kind: type[Subject], forth: tuple[str, ...], 
         await _same_ends(stack, scenario, undisturbed, [f"{each}#1:during:kill" for each in activities], kind)
 
     way = kind.ways[0]
-    budget = {"floor": REPLICAS - 4 + way.floor, "ceiling": REPLICAS - 4 + way.ceiling}
-    good = replace(SCENARIOS["success"], spec={"strategy": way.strategy}, **budget)
+    floor, ceiling = REPLICAS - 4 + way.floor, REPLICAS - 4 + way.ceiling
+    good = replace(SCENARIOS["success"], spec={"strategy": way.strategy}, floor=floor, ceiling=ceiling)
     failing = {"strategy": way.strategy, "change": kind.changed(2, "crash-loop")}
-    bad = replace(SCENARIOS["rollback"], spec=failing, **budget)
+    bad = replace(SCENARIOS["rollback"], spec=failing, floor=floor, ceiling=ceiling)
     rolls = [one(good, *forth), one(bad, "undo")]
     if steered and "settle" not in kind.cannot:
-        strategy, floor, (stuck, *_) = kind.stuck
+        strategy, kept, (stuck, *_) = kind.stuck
         asks = {"strategy": {**strategy, "waypoints": ASKS["waypoints"]}}
-        bounds = {"floor": REPLICAS - 4 + floor, "ceiling": REPLICAS + 1 + sum(stuck) - 4}
-        rolls.append(one(replace(SCENARIOS["steered"], spec=asks, **bounds), *steered))
+        floor, ceiling = REPLICAS - 4 + kept, REPLICAS + 1 + sum(stuck) - 4
+        rolls.append(one(replace(SCENARIOS["steered"], spec=asks, floor=floor, ceiling=ceiling), *steered))
     await asyncio.gather(*rolls)
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from harness import ACCEPTED, Lab, Run, open_lab, pod_template, until
+from kube_api import create
 from kubernetes import client
 from recording_worker import RECORDED, recorded
 from segue_local import Stack
@@ -38,9 +39,10 @@ async def grant(lab: Lab, rights: set[Right]) -> None:
     """Give the worker exactly these rights in the namespace, and wait until the API server applies them."""
     rules = [{"apiGroups": [r.group], "resources": [r.resource], "verbs": [r.verb]} for r in sorted(rights)]
     rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
+    role: Any = rbac.read_namespaced_role("segue-worker", lab.namespace)
     before = {
         Right(verb, rule.api_groups[0], resource)
-        for rule in rbac.read_namespaced_role("segue-worker", lab.namespace).rules
+        for rule in role.rules
         for resource in rule.resources
         for verb in rule.verbs
     }
@@ -56,12 +58,12 @@ def _may(lab: Lab, right: Right) -> bool:
     }  # fmt: skip
     review = {"spec": {"user": "segue-worker", "resourceAttributes": attributes}}
     reviews = client.AuthorizationV1Api(lab.core.api_client)
-    return bool(reviews.create_subject_access_review(review).status.allowed)
+    return bool(create(reviews.create_subject_access_review, review).status.allowed)
 
 
 def configured(lab: Lab) -> dict[str, Any]:
     """A target whose template refers to a ConfigMap."""
-    lab.core.create_namespaced_config_map(lab.namespace, {"metadata": {"name": "model"}, "data": {"a": "1"}})
+    create(lab.core.create_namespaced_config_map, lab.namespace, {"metadata": {"name": "model"}, "data": {"a": "1"}})
     return CONFIG
 
 
@@ -154,10 +156,11 @@ async def routed(lab: Lab, strategy: dict[str, Any]) -> None:
         template = pod_template("chat", "ready", "300ms", f"example/chat:{1 if replicas else 2}")
         template["metadata"]["labels"] |= labels
         spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
-        lab.apps.create_namespaced_deployment(lab.namespace, {"metadata": {"name": f"chat-{side}"}, "spec": spec})
+        body = {"metadata": {"name": f"chat-{side}"}, "spec": spec}
+        create(lab.apps.create_namespaced_deployment, lab.namespace, body)
     for name, side in (("chat", "blue"), ("blue", "blue"), ("green", "green")):
         ports = {"selector": {"app": "chat", "side": side}, "ports": [{"port": 80}]}
-        lab.core.create_namespaced_service(lab.namespace, {"metadata": {"name": name}, "spec": ports})
+        create(lab.core.create_namespaced_service, lab.namespace, {"metadata": {"name": name}, "spec": ports})
     blue = "chat-blue"
     await until("blue serves", lambda: lab.deployment(blue).status.available_replicas)
     target = {"kind": "DeploymentPair", "namespace": lab.namespace, "old": blue, "new": "chat-green"}
@@ -272,7 +275,10 @@ async def test_groups_use_exactly_the_rights_that_are_needed(groups_stack: Stack
 
 # --- each right removed in turn --------------------------------------------------------------------------
 
-JOB = {"gates": [{"name": "smoke", "job": {"image": "example/smoke:1"}}], "strategy": {"waypoints": [{"at": 1}]}}
+JOB: dict[str, Any] = {
+    "gates": [{"name": "smoke", "job": {"image": "example/smoke:1"}}],
+    "strategy": {"waypoints": [{"at": 1}]},
+}
 SWITCHED = {"service": "chat", "lag": "1s"}
 WEIGHED = {"route": "chat", "services": {"old": "a", "new": "b"}}
 POOLED = {"route": "chat", "pools": {"old": "a", "new": "b"}}
@@ -298,9 +304,9 @@ async def lacks(
     async def without(right: Right) -> None:
         async with open_lab(served.stack, served.task_queue) as lab, check(lab):
             await grant(lab, set(rights) - {right})
-            found = {"target": {**target, "namespace": lab.namespace}} if target else {}
+            placed = {"target": {**target, "namespace": lab.namespace}} if target else {}
             with pytest.raises(WorkflowFailureError) as refused:
-                await (await lab.start("chat", change, **found, **spec)).end()
+                await (await lab.start("chat", change, **{**spec, **placed})).end()
             message = str(refused.value.cause)
             file = "deploy/rbac-gates.yaml" if right.group == "batch" else "deploy/rbac.yaml"
             assert f"the worker may not {right}; grant it: kubectl apply -n {lab.namespace} -f {file}" in message, (
@@ -319,8 +325,8 @@ async def untouched(lab: Lab) -> AsyncIterator[None]:
     after = lab.raw("chat")
     assert after["spec"] == before
     assert not [m for m in after["metadata"]["managedFields"] if m["manager"] == "segue"]
-    configs = {each.metadata.name for each in lab.core.list_namespaced_config_map(lab.namespace).items}
-    assert configs - {"kube-root-ca.crt"} == {"model"}
+    configs: list[Any] = lab.core.list_namespaced_config_map(lab.namespace).items
+    assert {each.metadata.name for each in configs} - {"kube-root-ca.crt"} == {"model"}
 
 
 async def test_each_right_that_is_missing_is_named(served: Lab) -> None:

@@ -93,7 +93,8 @@ class Objects:
         )
 
     def get(self, name: str) -> Object:
-        return self.lab.custom.get_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)  # type: ignore[no-any-return]
+        found: Any = self.lab.custom.get_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name)
+        return {**found}
 
     def patch(self, name: str, patch: Object) -> None:
         self.lab.custom.patch_namespaced_custom_object(*API, self.lab.namespace, "rollouts", name, patch)
@@ -159,7 +160,7 @@ class Objects:
         return [pod.spec.containers[0].image for pod in self.lab.pods(name)]
 
     def events(self, name: str) -> list[str]:
-        found = self.lab.core.list_namespaced_event(self.lab.namespace).items
+        found: list[Any] = self.lab.core.list_namespaced_event(self.lab.namespace).items
         about = [(each.involved_object.kind, each.involved_object.name, each.reason) for each in found]
         return [reason for kind, named, reason in about if (kind, named) == ("Rollout", name)]
 
@@ -167,7 +168,8 @@ class Objects:
         for each in self.controllers:
             each.kill()
             each.join(timeout=10)
-        for each in self.lab.custom.list_namespaced_custom_object(*API, self.lab.namespace, "rollouts")["items"]:
+        found: Any = self.lab.custom.list_namespaced_custom_object(*API, self.lab.namespace, "rollouts")
+        for each in found["items"]:
             if FINALIZER in each["metadata"].get("finalizers", []):
                 self.patch(each["metadata"]["name"], {"metadata": {"finalizers": None}})
 
@@ -286,7 +288,13 @@ async def _is_left(objects: Objects) -> None:
     await until("the object to be gone", lambda: not objects.exists("left"), LIMIT_S)
 
 
-REFUSED = {
+def message_of(error: ApiException) -> str:
+    """Return what the API server says."""
+    assert error.body
+    return str(json.loads(error.body)["message"])
+
+
+REFUSED: dict[str, tuple[Object, str]] = {
     "unknown field": ({"chnage": {}}, 'unknown field "spec.chnage"'),
     "unknown field below": ({"strategy": {"maxsurge": 1}}, 'unknown field "spec.strategy.maxsurge"'),
     "field of another kind": ({"target": {"name": "a", "old": "b"}}, "target.old is required for kind DeploymentPair"),
@@ -312,7 +320,7 @@ async def test_the_api_server_knows_the_kind(lab: Lab, defined: None) -> None:
     for case, (spec, expected) in REFUSED.items():
         with pytest.raises(ApiException) as caught:
             objects.create("chat", **spec)
-        assert expected in json.loads(caught.value.body)["message"], case
+        assert expected in message_of(caught.value), case
 
 
 # --- profiles of a team -----------------------------------------------------------------------------------
@@ -399,7 +407,7 @@ async def test_the_api_server_knows_profiles(lab: Lab, defined: None) -> None:
     for case, (spec, expected) in BAD_PROFILES.items():
         with pytest.raises(ApiException) as caught:
             objects.create_profile("ours", spec=spec, dry_run="All")
-        assert expected in json.loads(caught.value.body)["message"], case
+        assert expected in message_of(caught.value), case
     with pytest.raises(ApiException, match="it is the name of a built-in profile"):
         objects.create_profile("vllm", dry_run="All")
 

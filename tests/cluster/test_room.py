@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 import yaml
 from harness import ROOT, Case, Lab, open_lab, until
+from kube_api import create
 from kubernetes import client
 from kubernetes.aio import config as aioconfig
 from segue_local import parts
@@ -113,7 +114,8 @@ async def test_a_start_lists_no_pods_of_the_cluster_once_the_summary_stands(lab:
     await lab.deploy("chat", 2, **settings)
     spec = lab.rollout("chat", strategy={"maxSurge": 2}).spec
     start = PrepareInput(target=spec.target, owner="a@1", change=spec.change, rules=spec.rules, accept=spec.accept)
-    cluster = _CountsLists(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))
+    api = await aioconfig.new_client_from_config(str(lab.stack.kubeconfig))  # type: ignore[no-untyped-call]
+    cluster = _CountsLists(api)
     activities = Activities(cluster)
 
     async def warned(part: str) -> bool:
@@ -250,7 +252,7 @@ def classes(served: Lab) -> Iterator[tuple[str, str]]:
     scheduling = client.SchedulingV1Api(served.core.api_client)
     names = (f"{served.namespace}-low", f"{served.namespace}-high")
     for value, name in enumerate(names, 1):
-        scheduling.create_priority_class({"metadata": {"name": name}, "value": 100 * value})
+        create(scheduling.create_priority_class, {"metadata": {"name": name}, "value": 100 * value})
     yield names
     for name in names:
         scheduling.delete_priority_class(name)
@@ -291,7 +293,7 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
     """What a quota leaves is counted with a worker's ordinary rights; it goes on when there is more."""
     await kind(served, "chat").create(2)
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}}}
-    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    create(served.core.create_namespaced_resource_quota, served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
     async with served.rolled("chat", kind=kind) as case:
         assert "room: the ResourceQuota full has room for 0 more" in await waiting_for_room(case)
@@ -307,7 +309,7 @@ async def test_a_quota_that_cannot_be_counted(served: Lab) -> None:
     kinds = {"one": SUBJECTS["Deployment"], "pair": SUBJECTS["DeploymentPair"]}
     await asyncio.gather(*(kind(served, name).create(2) for name, kind in kinds.items()))
     quota = {"metadata": {"name": "best"}, "spec": {"hard": {"pods": "4"}, "scopes": ["BestEffort"]}}
-    served.core.create_namespaced_resource_quota(served.namespace, quota)
+    create(served.core.create_namespaced_resource_quota, served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("best").get("pods") == "4")
 
     async def one(name: str, kind: Kind) -> None:

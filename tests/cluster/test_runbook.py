@@ -30,11 +30,11 @@ def fewest_available(watcher: PodWatcher) -> int:
 
 async def test_three_replicas_and_never_fewer(served: Lab) -> None:
     """Surge 1, unavailable 0, a time to be ready: a good release and a bad one leave 3 available at every moment."""
-    rules = {"strategy": {"maxSurge": 1, "maxUnavailable": 0}}
+    strategy = {"maxSurge": 1, "maxUnavailable": 0}
 
     async def good() -> None:
         readiness = {"minReady": f"{MIN_READY_S:g}s", "deadline": "30s"}
-        async with served.case("good", 3, **rules, readiness=readiness) as case:
+        async with served.case("good", 3, strategy=strategy, readiness=readiness) as case:
             report = await case.ends("Completed")
         assert [(s.old, s.new) for s in report.plans[0].stages] == [
             (3, 0), (3, 1), (2, 1), (2, 2), (1, 2), (1, 3), (0, 3),
@@ -46,7 +46,7 @@ async def test_three_replicas_and_never_fewer(served: Lab) -> None:
         # Its readiness probe asks for what is not there, so that it never becomes ready.
         labels = {"metadata": {"labels": {"segue.dev/fake": "never-ready"}}}
         async with served.case(
-            "bad", 3, {"patch": labels}, **rules, readiness={"minReady": "1s", "deadline": "12s"}
+            "bad", 3, {"patch": labels}, strategy=strategy, readiness={"minReady": "1s", "deadline": "12s"}
         ) as case:
             live = Rollouts(served.temporal, served.namespace, served.task_queue, answer_s=60)
 

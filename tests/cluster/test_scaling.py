@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from harness import Case, Lab, until
+from kube_api import create
 
 
 def moved(moves: int) -> Any:
@@ -62,9 +63,9 @@ async def test_deleted_in_the_middle(served: Lab) -> None:
                     "it is gone",
                     lambda: not served.apps.list_namespaced_deployment(served.namespace, field_selector=field).items,
                 )
-                body = {"metadata": {"name": name}, "spec": {**case.before, "replicas": 2}}
+                body: dict[str, Any] = {"metadata": {"name": name}, "spec": {**case.before, "replicas": 2}}
                 body["spec"].pop("annotations")
-                served.apps.create_namespaced_deployment(served.namespace, body)
+                create(served.apps.create_namespaced_deployment, served.namespace, body)
                 version = served.raw(name)["metadata"]["generation"]
             report = await case.run.end()
             assert report.status.outcome == "Aborted"
@@ -83,7 +84,11 @@ async def test_pods_of_both_sides_are_lost(served: Lab) -> None:
             await case.reaches(3, 2)
             gone = served.pods("chat", image)[0].metadata.name
             served.core.delete_namespaced_pod(gone, served.namespace)
-            await until("it is missed", lambda gone=gone: gone not in {p.metadata.name for p in served.pods("chat")})
+
+            def is_missed(name: str = gone) -> bool:
+                return name not in {pod.metadata.name for pod in served.pods("chat")}
+
+            await until("it is missed", is_missed)
         await case.reaches(3, 2)
         await case.run.send("approve")
         # And once more, in the midst of a move.

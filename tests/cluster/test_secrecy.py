@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -37,7 +37,7 @@ SECRET = (CONFIGURED, CREDENTIAL)
 """Must not be in logs or telemetry. The messages of errors are there, and have names."""
 
 
-class Collector(traces_grpc.TraceServiceServicer, metrics_grpc.MetricsServiceServicer):  # type: ignore[misc]
+class Collector(traces_grpc.TraceServiceServicer, metrics_grpc.MetricsServiceServicer):
     """Keeps all that is exported to it."""
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class Collector(traces_grpc.TraceServiceServicer, metrics_grpc.MetricsServiceSer
 def collector() -> Iterator[tuple[Collector, str]]:
     """A collector, and its address."""
     keeps, server = Collector(), grpc.server(ThreadPoolExecutor(2))
-    traces_grpc.add_TraceServiceServicer_to_server(keeps, server)
-    metrics_grpc.add_MetricsServiceServicer_to_server(keeps, server)
+    traces_grpc.add_TraceServiceServicer_to_server(keeps, server)  # type: ignore[no-untyped-call]
+    metrics_grpc.add_MetricsServiceServicer_to_server(keeps, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield keeps, f"http://127.0.0.1:{port}"
@@ -121,7 +121,7 @@ async def test_nothing_planted_is_stored_or_shown(
     assert not [each for each in secrets if each.encode() in shown]
 
     shell = Shell(lab, tmp_path)
-    assert sealed[REASON] in (await shell.run("report", workflow_id, **{SETTING: str(file)})).stdout
+    assert sealed[REASON] in (await shell.run("report", workflow_id, SEGUE_ENCRYPTION_KEYS=str(file))).stdout
     errors = (await shell.run("report", workflow_id, expect=REFUSED)).stderr
     assert f"error: {SETTING}: is not set, and the data is encrypted with key 2026-11; set it to the file" in errors
     await the_temporal_command_decodes(lab, workflow_id, sealed[REASON], file, tmp_path)
@@ -135,7 +135,7 @@ async def the_temporal_command_decodes(lab: Lab, workflow_id: str, planted: str,
     claims = {"iss": "https://login.example.com", "aud": "codec", "sub": "ann", "exp": time.time() + 600}
     token = jwt.encode(claims, issuer, "EdDSA", headers={"kid": "one"})
     options = ("--origin", lab.stack.temporal_ui, "--issuer", claims["iss"], "--audience", "codec", "--jwks", public)
-    command = [Path(sys.executable).with_name("segue"), "codec", *map(str, options), "--listen", "127.0.0.1:0"]
+    command = [str(Path(sys.executable).with_name("segue")), "codec", *map(str, options), "--listen", "127.0.0.1:0"]
     with log.open("wb") as output:
         codec = subprocess.Popen(command, env={**os.environ, SETTING: str(keys)}, stderr=output)
     try:
@@ -143,7 +143,7 @@ async def the_temporal_command_decodes(lab: Lab, workflow_id: str, planted: str,
         endpoint = log.read_text().split("decodes at ")[1].split()[0]
         show = ["workflow", "show", "--workflow-id", workflow_id, "-o", "json", "--address", lab.stack.temporal_address]
         for header, found in ((f"Bearer {token}", True), ("Bearer x.y.z", False)):
-            arguments = [ensure_built()["temporal"], *show, "--codec-endpoint", endpoint, "--codec-auth", header]
+            arguments = [str(ensure_built()["temporal"]), *show, "--codec-endpoint", endpoint, "--codec-auth", header]
             answer = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True, check=False)
             data = b"".join(map(base64.b64decode, re.findall(r'"data": "([^"]*)"', answer.stdout)))
             assert (planted.encode() in data, answer.returncode == 0) == (found, found), answer.stderr

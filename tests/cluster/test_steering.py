@@ -75,8 +75,8 @@ async def test_a_message_while_the_end_is_written(lab: Lab) -> None:
 
     async def are_heard(run: Run) -> bool:
         events = (await run.handle.fetch_history()).events
-        heard = ("workflow_execution_update_accepted", "workflow_execution_signaled")
-        return all(any(event.HasField(f"{each}_event_attributes") for event in events) for each in heard)
+        update = any(event.HasField("workflow_execution_update_accepted_event_attributes") for event in events)
+        return update and any(event.HasField("workflow_execution_signaled_event_attributes") for event in events)
 
     worker = KillingWorker(lab, "finish#1:sending:wait")
     async with lab.case("chat", 2, tuning=contract.Tuning()) as case:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from harness import Lab, Run, open_lab, pod_template, until
+from kube_api import create
 from operators import RUNTIME_LABELS, Operator, define, runtimes
 from segue_local import Stack
 from shell import REFUSED, ROLLED_BACK, Shell
@@ -89,7 +90,7 @@ async def test_pods_that_the_change_does_not_touch_stay(served: Lab) -> None:
     template["metadata"]["labels"] |= labels
     selector = {"matchLabels": {**labels, "app": "worker"}}
     worker = {"metadata": {"name": "worker"}, "spec": {"selector": selector, "template": template}}
-    served.apps.create_namespaced_deployment(served.namespace, worker)
+    create(served.apps.create_namespaced_deployment, served.namespace, worker)
     await operator.make("ServingRuntime", "chat", resource())
     before = {pod.metadata.name for pod in served.pods("worker")}
     await ends(await start(served, "chat"), "Completed")
@@ -111,11 +112,11 @@ async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack,
         operator = Operator(lab, *own, {"chat": "{name}"})
         lab.tasks["operator"] = asyncio.create_task(operator.run())
         await operator.make("Chatserver", "mine", resource())
-        shell, own_settings = Shell(lab, tmp_path), {"SEGUE_SUPERVISED": json.dumps(described)}
+        shell, settings = Shell(lab, tmp_path), json.dumps(described)
         spec = shell.spec("mine", target=target_of(lab, "mine", "Chatserver"), strategy={})
         refused = await shell.run("plan", spec, expect=REFUSED)
         assert "spec.target.resource: 'Chatserver': is not described in the settings; " in refused.stderr
-        planned = await shell.run("plan", spec, **own_settings)
+        planned = await shell.run("plan", spec, SEGUE_SUPERVISED=settings)
         assert f"{lab.namespace}/mine, {REPLICAS} replicas" in planned.stdout
         await ends(await start(lab, "mine", kind="Chatserver"), "Completed")
         assert operator.is_ready("mine")
@@ -123,7 +124,7 @@ async def test_a_resource_of_ones_own_is_described_in_the_settings(stack: Stack,
         assert left(operator, "mine") == after
         await start(lab, "mine", {"patch": {"mode": "never-ready"}}, kind="Chatserver")
         await until("a new replica", lambda: "mode" in operator.get("mine")["spec"])
-        await shell.run("release", f"Chatserver/{lab.namespace}/mine", **own_settings)
+        await shell.run("release", f"Chatserver/{lab.namespace}/mine", SEGUE_SUPERVISED=settings)
         assert left(operator, "mine") == after
 
 

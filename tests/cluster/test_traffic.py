@@ -11,6 +11,7 @@ import pytest
 from gateway import NAME, Gateway
 from harness import Lab, Run, open_lab, until
 from killing_worker import KillingWorker
+from kube_api import create
 from kubernetes import client
 from segue_local import Stack
 from shell import Shell
@@ -65,7 +66,7 @@ class Sides:
             selected = {"app": self.name} if made else labels
             spec = {"replicas": replicas, "selector": {"matchLabels": selected}, "template": template}
             body = {"metadata": {"name": f"{self.name}-{side}"}, "spec": spec}
-            self.lab.apps.create_namespaced_deployment(self.lab.namespace, body)
+            create(self.lab.apps.create_namespaced_deployment, self.lab.namespace, body)
         for name in (self.name, f"{self.name}-preview"):
             self.service(name, "blue")
         blue = f"{self.name}-blue"
@@ -74,7 +75,7 @@ class Sides:
     def service(self, name: str, side: str) -> None:
         selector = {"app": self.name, **({"side": side} if side else {})}
         body = {"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80}]}}
-        self.lab.core.create_namespaced_service(self.lab.namespace, body)
+        create(self.lab.core.create_namespaced_service, self.lab.namespace, body)
 
     def pool(self, name: str, side: str) -> None:
         """An InferencePool of one side's pods. Nothing runs its endpoint picker: no request is sent."""
@@ -103,7 +104,7 @@ class Sides:
         return Gateway(self.lab.core.api_client, self.lab.namespace, self.name, refuses)
 
     def selector(self, name: str = "") -> dict[str, str]:
-        found = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
+        found: Any = self.lab.core.read_namespaced_service(name or self.name, self.lab.namespace)
         assert not set(OURS) & set(found.metadata.annotations or {}), found.metadata.annotations
         return dict(found.spec.selector)
 
@@ -114,7 +115,7 @@ class Sides:
 
     def versions(self) -> dict[str, str]:
         """Of every Service: it changes with any write."""
-        found = self.lab.core.list_namespaced_service(self.lab.namespace).items
+        found: list[Any] = self.lab.core.list_namespaced_service(self.lab.namespace).items
         return {each.metadata.name: each.metadata.resource_version for each in found}
 
     def replicas(self) -> tuple[int, int]:
@@ -188,7 +189,7 @@ async def test_blue_green(served: Lab) -> None:
             await case.shared(100)
             status = await case.run.status()
             assert "instant switch back" in status.waiting_for and "promote" in status.can
-            found = served.core.read_namespaced_service("whole-preview", served.namespace)
+            found: Any = served.core.read_namespaced_service("whole-preview", served.namespace)
             assert found.spec.selector == {"app": "whole", "side": "green"}
             report = await case.ends("Completed")
         case.pods.assert_within(R, 2 * R)
@@ -364,7 +365,7 @@ async def test_weights(served: Lab) -> None:
     async def forward() -> None:
         async with led(served, "on", {"waypoints": STEPS}, by_route=True, refuses=()) as case:
             plan = await case.run.plan()
-            planned = [s.traffic for s in plan.stages if s.action == "route"]
+            planned = [s.traffic or 0 for s in plan.stages if s.action == "route"]
             assert not [each for each in plan.warnings if "gateway" in each]
             assert planned == [5, 50, 100]
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval" and s.traffic == 50)
@@ -420,7 +421,7 @@ async def test_a_weight_that_a_gateway_refuses(served: Lab) -> None:
         sides.route(pools=True)
         traffic = {"route": "silent", "pools": {"old": "silent-blue", "new": "silent-green"}, "lag": LAG}
         strategy = {"maxSurge": 1, "waypoints": STEPS, "traffic": {**traffic, "requireAccepted": True}}
-        start = {"target": sides.target, "strategy": strategy, "onFailure": "pause"}
+        start: dict[str, Any] = {"target": sides.target, "strategy": strategy, "onFailure": "pause"}
         unserved = await served.start("silent", **start)
         with pytest.raises(WorkflowFailureError) as caught:
             await unserved.end()
@@ -596,9 +597,7 @@ async def test_what_cannot_lead_is_refused(served: Lab) -> None:
         (by("good", services={"old": "chat-blue", "new": "elsewhere"}), "does not select the pods of the new side"),
         (by("good", services={"old": "chat-blue", "new": "both"}), "selects the pods of the old side"),
     ]  # fmt: skip
-    before = [
-        served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
-    ]
+    before = sides.versions()
     for strategy, expected in cases:
         run = await served.start("chat", target=sides.target, strategy=strategy)
         # It reads the end and not the plan: a refused rollout ends at once, maybe before the query.
@@ -606,8 +605,5 @@ async def test_what_cannot_lead_is_refused(served: Lab) -> None:
             await run.end()
         message = str(refused.value.cause)
         assert expected in message, message
-    after = [
-        served.core.read_namespaced_service(n, served.namespace).metadata.resource_version for n in ("chat", "both")
-    ]
-    assert before == after
+    assert sides.versions() == before
     assert sides.replicas() == (R, 0)

@@ -145,7 +145,7 @@ async def test_a_version_that_was_left_says_so(served: Lab) -> None:
 
     async def outcomes(subject: Subject) -> dict[int, str | None]:
         found = (await revisions(subject)).values()
-        return {int(r.images["server"].rpartition(":")[2]): r.note and r.note.outcome for r in found}
+        return {int(r.images["server"].rpartition(":")[2]): r.note.outcome if r.note else None for r in found}
 
     await each(served, one)
 

@@ -5,6 +5,7 @@ import contextlib
 from typing import Any
 
 from harness import Case, Lab
+from kube_api import create
 from kubernetes import client
 from subjects import DeploymentSubject, PairSubject, Subject
 from webhooks import CANNOT_ASK, LABELLED, as_worker, down, in_force
@@ -75,14 +76,13 @@ async def test_the_pods(served: Lab) -> None:
     ready, told, is_down = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
     container: Any = {"name": "server", "image": "example/chat:1"}
     probe = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [container]}}
-    create = served.core.create_namespaced_pod
     async with asyncio.TaskGroup() as running:
         for name, kind in (("one", DeploymentSubject), ("pair", PairSubject)):
             running.create_task(one(name, kind))
         for _ in range(2):
             await ready.acquire()
         async with down(served, "pods", who="true", operation="CREATE", group=""):
-            await in_force(lambda: create(served.namespace, probe, dry_run="All"))
+            await in_force(lambda: create(served.core.create_namespaced_pod, served.namespace, probe, dry_run="All"))
             is_down.set()
             for _ in range(2):
                 await told.acquire()

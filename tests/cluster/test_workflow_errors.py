@@ -94,7 +94,8 @@ async def _a_service_scaled_to_zero(lab: Lab) -> None:
         await run.end()
     assert "runs no replica" in str(raised.value.cause)
     assert "runs no replica" in str(ended.value.cause)
-    assert lab.custom.get_namespaced_custom_object(*place, "llm")["spec"]["predictor"] == predictor
+    found: Any = lab.custom.get_namespaced_custom_object(*place, "llm")
+    assert found["spec"]["predictor"] == predictor
 
 
 async def _scaled_to_zero_midway(lab: Lab) -> None:

@@ -49,7 +49,7 @@ def test_a_dry_run_makes_what_needs_no_image(tmp_path: Path) -> None:
     names = {path.name for path in folder.iterdir()}
     wheel, chart = f"segue_rollouts-{version()}-py3-none-any.whl", f"segue-{version()}.tgz"
     assert names == {wheel, chart, f"segue_rollouts-{version()}.tar.gz", "SHA256SUMS"}
-    sums = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    sums = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert sums == {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names - {"SHA256SUMS"}
     }  # fmt: skip

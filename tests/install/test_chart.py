@@ -219,7 +219,8 @@ def test_hooks_make_the_build_current_and_leave_nothing(helm: Helm) -> None:
     assert len(pods) == 4
     for name, pod in pods.items():
         [container] = pod["spec"]["containers"]
-        command, rest = typer.main.get_command(app), container["args"]
+        command: Any = typer.main.get_command(app)
+        rest = container["args"]
         while rest and rest[0] in getattr(command, "commands", ()):
             command, rest = command.commands[rest[0]], rest[1:]
         command.make_context(name, list(rest))

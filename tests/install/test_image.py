@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from harness import ROOT
 from helm import Helm
+from kube_api import client_of
 from kubernetes import client
-from kubernetes import config as kubeconfig
 from segue_local import Stack
 from segue_local.build import BINARIES, ensure_built
 from segue_local.segue_image import BILL_OF_MATERIALS, USER, Origin, build, ensure_segue_image
@@ -138,7 +138,7 @@ def test_the_image_needs_no_shell_and_no_disk(image: Image, tmp_path: Path) -> N
 @contextmanager
 def cordoned(stack: Stack) -> Iterator[None]:
     """Keep pods from the fake node, whose pods are simulated: the page's workers must be real."""
-    api = kubeconfig.new_client_from_config(str(stack.kubeconfig))
+    api = client_of(str(stack.kubeconfig))
     core = client.CoreV1Api(api)
     core.patch_node("fake-0", {"spec": {"unschedulable": True}})
     try:
@@ -158,8 +158,8 @@ class Reader:
             (programs / path.name).symlink_to(path)
         for name in ("deploy", "examples", ".git"):
             (folder / name).symlink_to(ROOT / name)
-        path = f"{programs}:{os.environ['PATH']}"
-        self.env = {**helm.env, "PATH": path, "IMAGE": "segue.local/segue", "NO_COLOR": "1"}
+        searched = f"{programs}:{os.environ['PATH']}"
+        self.env = {**helm.env, "PATH": searched, "IMAGE": "segue.local/segue", "NO_COLOR": "1"}
         self.folder = folder
 
     def follow(self, section: str) -> str:

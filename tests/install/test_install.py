@@ -10,6 +10,7 @@ import pytest
 import yaml
 from harness import ROOT, Lab, open_lab, until
 from helm import CHART, Helm, Values
+from kube_api import create
 from kubernetes import client
 from segue_local import Stack
 
@@ -48,7 +49,7 @@ class Installed(NamedTuple):
     def as_account(self) -> client.ApiClient:
         """Return a client with a token of the workers' ServiceAccount, as its pods have one."""
         request = {"spec": {"expirationSeconds": 3600}}
-        token = self.lab.core.create_namespaced_service_account_token(self.account, self.namespace, request)
+        token = create(self.lab.core.create_namespaced_service_account_token, self.account, self.namespace, request)
         admin = self.lab.core.api_client.configuration
         own = client.Configuration(host=admin.host)
         own.ssl_ca_cert = admin.ssl_ca_cert
@@ -58,7 +59,8 @@ class Installed(NamedTuple):
     def may(self, namespace: str) -> set[tuple[str, str, str]]:
         """Return what the API server lets the account do: verb, group and resource."""
         review = {"spec": {"namespace": namespace}}
-        answer = client.AuthorizationV1Api(self.as_account()).create_self_subject_rules_review(review).status
+        api = client.AuthorizationV1Api(self.as_account())
+        answer = create(api.create_self_subject_rules_review, review).status
         assert not answer.incomplete
         return flat([rule.to_dict() for rule in answer.resource_rules], "api_groups")
 
@@ -79,7 +81,7 @@ async def installed(stack: Stack, tmp_path: Path) -> AsyncIterator[Installed]:
     """A release with the rights of one namespace; it is uninstalled afterwards."""
     async with open_lab(stack) as lab:
         namespace = f"segue-{uuid.uuid4().hex[:8]}"
-        lab.core.create_namespace({"metadata": {"name": namespace, "labels": RESTRICTED}})
+        create(lab.core.create_namespace, {"metadata": {"name": namespace, "labels": RESTRICTED}})
         found = Installed(Helm(tmp_path, stack.env()), lab, namespace)
         await found.run("install", str(CHART), values=found.values(lab.namespace))
         try:
@@ -94,7 +96,8 @@ async def test_from_install_to_uninstall(installed: Installed) -> None:
     lab, first = installed.lab, installed.lab.namespace
 
     def available() -> bool:
-        status = lab.apps.read_namespaced_deployment(installed.account, installed.namespace).status
+        found: Any = lab.apps.read_namespaced_deployment(installed.account, installed.namespace)
+        status = found.status
         return (status.available_replicas, status.updated_replicas) == (2, 2)
 
     assert "2 workers of Segue serve task queue" in await installed.run("get notes")
@@ -110,7 +113,7 @@ async def test_from_install_to_uninstall(installed: Installed) -> None:
     assert installed.may(first) == published("rbac")
 
     await installed.run("uninstall")
-    mine = {"label_selector": f"app.kubernetes.io/instance={installed.release}"}
+    mine: dict[str, Any] = {"label_selector": f"app.kubernetes.io/instance={installed.release}"}
     rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
     await until("no worker is left", lambda: not lab.core.list_namespaced_pod(installed.namespace, **mine).items)
     for found in (rbac.list_cluster_role(**mine), rbac.list_role_for_all_namespaces(**mine)):

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, Run, open_lab, until
 from helm import CHART, Helm, Values, merged
+from kube_api import create
 from kubernetes import client
 from segue_local import Stack
 from segue_local.segue_image import NAME, Origin, ensure_segue_image, version
@@ -65,11 +66,11 @@ class Release:
     def workers(self) -> dict[str, str]:
         """Return the build of each running pod of a worker, by the pod's name; empty builds are unversioned."""
         selector = "app.kubernetes.io/component=worker"
-        pods = self.lab.core.list_namespaced_pod(self.namespace, label_selector=selector).items
+        pods: list[Any] = self.lab.core.list_namespaced_pod(self.namespace, label_selector=selector).items
         return {pod.metadata.name: pod.metadata.labels.get("segue.dev/build", "") for pod in pods}
 
     def deployments(self) -> list[str]:
-        found = self.lab.apps.list_namespaced_deployment(self.namespace).items
+        found: list[Any] = self.lab.apps.list_namespaced_deployment(self.namespace).items
         return sorted(each.metadata.name for each in found)
 
 
@@ -77,7 +78,7 @@ class Release:
 async def released(stack: Stack, namespace: str, folder: Path) -> AsyncIterator[Release]:
     """Yield a release that is not installed yet; afterwards it is removed with its namespace."""
     async with open_lab(stack) as lab:
-        lab.core.create_namespace({"metadata": {"name": namespace, "labels": RESTRICTED}})
+        create(lab.core.create_namespace, {"metadata": {"name": namespace, "labels": RESTRICTED}})
         release = Release(Helm(folder, stack.env()), lab, namespace)
         try:
             yield release
@@ -169,9 +170,9 @@ async def test_the_pod_rolls_real_servers_under_traffic(open_stack: Stack, image
         assert f"kubectl apply -n {lab.namespace} -f deploy/rbac.yaml" in output, output
 
 
-FAKE = {"pod": {"nodeSelector": {"segue.dev/node": "fake"}}}
+FAKE: dict[str, Any] = {"pod": {"nodeSelector": {"segue.dev/node": "fake"}}}
 HELD = {"waypoints": [{"at": 1, "approval": True}], "maxSurge": 1}
-AGAIN = {"change": {"images": {"server": "example/chat:3"}}}
+AGAIN: dict[str, Any] = {"change": {"images": {"server": "example/chat:3"}}}
 
 
 async def test_an_upgrade_and_its_rollback_with_rollouts_under_way(

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from segue_local import archive
 from segue_local.images import (
     IMAGES,
     ImagesFailed,
     PackagesMissing,
     PythonMissing,
     UvMissing,
-    archive,
     catalog,
     ensure_images,
 )

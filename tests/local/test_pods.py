@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -231,7 +231,8 @@ def test_a_deleted_pod_takes_no_other_with_it(cluster: Cluster, eventually: Even
     first = {pod.metadata.uid for pod in found.items}
     cluster.core.delete_collection_namespaced_pod(**of_them)
     eventually(partial(all_ready, first), "others Ready")
-    events = watch.Watch().stream(
+    stream: Callable[..., Iterator[Any]] = watch.Watch().stream  # type: ignore[no-untyped-call]
+    events = stream(
         cluster.core.list_namespaced_pod, **of_them, resource_version=found.metadata.resource_version, timeout_seconds=2
     )
     assert sum(event["type"] == "ADDED" for event in events) == replicas

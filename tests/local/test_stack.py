@@ -80,6 +80,7 @@ def test_all_parts_answer(stack: Stack) -> None:
     attributes = temporal(stack, "namespaces/default/search-attributes")["customAttributes"]
     assert isinstance(attributes, dict)
     assert attributes.keys() >= SEARCH_ATTRIBUTES.keys()
+    assert stack.temporal_ui is not None
     with urllib.request.urlopen(stack.temporal_ui, timeout=10) as page:
         assert b"<html" in page.read()
 

@@ -7,10 +7,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
@@ -21,6 +23,7 @@ from segue_local.traffic.picture import Picture
 
 PACE_S = 0.01
 TOKENS = 30
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +58,7 @@ class Server:
         self._thread.join()
         self.loop.close()
 
-    def _call(self, coroutine):
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def _start(self) -> web.AppRunner:
@@ -71,6 +74,7 @@ class Server:
     async def _infer(self, request: web.Request) -> web.Response:
         self.requests += 1
         failing = self.fail_every and self.requests % self.fail_every == 0
+        assert request.transport
         self.peers[request.transport.get_extra_info("peername")] += 1
         await asyncio.sleep(self.latency_s)
         if failing:
@@ -84,6 +88,7 @@ class Server:
         await reply.prepare(request)
         for number in range(body["max_tokens"]):
             if number == self.cut_after:
+                assert request.transport
                 request.transport.abort()
                 return reply
             event = {"system_fingerprint": self.version, "choices": [{"delta": {"content": f"{number} "}}]}
@@ -100,20 +105,25 @@ def server() -> Iterator[Server]:
     server.end()
 
 
-def traffic(server: Server, folder: Path, **settings) -> Traffic:
-    settings = {"rate": 50, "version_path": "model.version", "timeout_s": 3.0, **settings}
-    return Traffic(f"{server.url}/infer", folder / "traffic", **settings)
+def traffic(server: Server, folder: Path, **settings: Any) -> Traffic:
+    given = {"rate": 50, "version_path": "model.version", "timeout_s": 3.0, **settings}
+    return Traffic(f"{server.url}/infer", folder / "traffic", **given)
 
 
-def streams(server: Server, folder: Path, **settings) -> Streams:
+def streams(server: Server, folder: Path, **settings: Any) -> Streams:
     return Streams(server.url, folder / "streams", max_tokens=TOKENS, **settings)
 
 
-async def until(load: Traffic | Streams, enough) -> None:
+async def until(load: Traffic | Streams, enough: Callable[[Any], bool]) -> None:
     """Wait until its outcomes so far are enough."""
     async with asyncio.timeout(20):
         while not enough(load.so_far()):
             await asyncio.sleep(0.05)
+
+
+def pid_of(load: Traffic | Streams) -> int:
+    assert load.pid is not None
+    return load.pid
 
 
 def gone(pid: int) -> bool:
@@ -127,7 +137,7 @@ def gone(pid: int) -> bool:
 async def test_every_request_is_told_once(server: Server, tmp_path: Path) -> None:
     """The server got as many requests as were recorded, each by a new connection; versions are counted."""
     with traffic(server, tmp_path, body={"prompt": "hello"}) as load:
-        pid = load.pid
+        pid = pid_of(load)
         await until(load, lambda outcomes: len(outcomes.requests) >= 40)
         server.version = "v2"
         await until(load, lambda outcomes: outcomes.by_version["v2"] >= 20)
@@ -219,21 +229,26 @@ async def test_a_load_that_was_not_constant_is_told(server: Server, tmp_path: Pa
 async def test_a_load_that_ended_early_is_an_error(server: Server, tmp_path: Path) -> None:
     """Half a record must not pass for a whole one, whether it was killed or came to its own end."""
     with traffic(server, tmp_path / "killed") as load:
-        os.kill(load.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, load.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(pid_of(load), signal.SIGKILL)
+        os.waitid(os.P_PID, pid_of(load), os.WEXITED | os.WNOWAIT)
         with pytest.raises(PartFailed, match="k6 ended by itself with status -9"):
             load.stop()
     with streams(server, tmp_path, longest_s=0.1) as load:
-        os.waitid(os.P_PID, load.pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, pid_of(load), os.WEXITED | os.WNOWAIT)
         with pytest.raises(PartFailed, match="streams ended by itself with status 0"):
             load.stop()
 
 
-async def test_a_lost_outcome_is_an_error(server: Server, tmp_path: Path) -> None:
+async def test_a_lost_outcome_is_an_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lines must be as many as k6 counted."""
     load = traffic(server, tmp_path).start()
     await until(load, lambda outcomes: len(outcomes.requests) >= 5)
-    load._await_end = lambda process: (process.wait(10), _drop_last_line(load.folder / "lines.jsonl"))
+
+    def await_end(process: subprocess.Popen[bytes]) -> None:
+        process.wait(10)
+        _drop_last_line(load.folder / "lines.jsonl")
+
+    monkeypatch.setattr(load, "_await_end", await_end)
     with pytest.raises(PartFailed, match=r"counted \d+ requests and recorded \d+"):
         load.stop()
 
@@ -245,7 +260,7 @@ def _drop_last_line(path: Path) -> None:
 async def test_nothing_is_left_when_the_body_fails(server: Server, tmp_path: Path) -> None:
     """An error between start and stop ends the process."""
     with pytest.raises(ZeroDivisionError), traffic(server, tmp_path) as load:
-        pid = load.pid
+        pid = pid_of(load)
         _ = 1 / 0
     assert gone(pid)
 
@@ -277,7 +292,7 @@ def test_unusable_input_is_refused(tmp_path: Path) -> None:
 async def test_streams_complete(server: Server, tmp_path: Path) -> None:
     """Streams run at once and follow one another; a stop waits for those that run."""
     with streams(server, tmp_path, count=5) as load:
-        pid = load.pid
+        pid = pid_of(load)
         await until(load, lambda outcomes: len(outcomes.streams) >= 5)
         server.version = "v2"
         await until(load, lambda outcomes: outcomes.by_version["v2"] >= 5)
@@ -348,4 +363,5 @@ def test_k6_is_pinned() -> None:
     """Its module names one version of k6, with its checksum."""
     folder = build.MODULES / K6.group
     version = re.search(r"^require go\.k6\.io/k6 (v1\.\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
+    assert version
     assert f"go.k6.io/k6 {version[1]} h1:" in (folder / "go.sum").read_text()

@@ -15,7 +15,7 @@ REPLICAS = 2
 STREAM_S = 12
 GRACE_S = 3
 """Shorter than a stream: a replica that stops in the middle of one cuts it."""
-WITHOUT_HELP = {"pre_stop_s": 0, "grace_s": GRACE_S}
+WITHOUT_HELP: dict[str, Any] = {"pre_stop_s": 0, "grace_s": GRACE_S}
 EMPTY: dict[str, Any] = {"quiet": "1s", "timeout": "2m", "until": {"preset": "vllm", "port": 8080}}
 
 

@@ -102,7 +102,7 @@ async def test_blue_green(serving: Serving) -> None:
     server = {"name": "server", "image": f"{MLSERVER.image}:v2"}
     change = {"patch": {"metadata": {"labels": {"side": "green"}}, "spec": {"containers": [server]}}}
     strategy = {"type": "blueGreen", "traffic": {"service": "chat"}, "retain": "5s"}
-    spec = {"target": target, "strategy": strategy, "readiness": QUICK}
+    spec: dict[str, Any] = {"target": target, "strategy": strategy, "readiness": QUICK}
     with serving.traffic("chat") as load:
         run = await serving.lab.start("chat", change, **spec)
         await run.until("the switch", lambda status: status.traffic == 100)

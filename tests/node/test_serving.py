@@ -223,9 +223,10 @@ def since_symptom(serving: Serving, case: Case, name: str, report: Report) -> fl
         return at - next(entry.at for entry in report.entries if entry.what == "scaled")
     if name == "crash-loop":
         return at - min(case.watcher.ended_at)
-    listed = serving.lab.core.list_namespaced_event(serving.lab.namespace).items
+    listed: list[Any] = serving.lab.core.list_namespaced_event(serving.lab.namespace).items
     mine = [e for e in listed if e.reason == "BackOff" and e.involved_object.name.startswith(f"{name}-")]
-    return at - min((e.first_timestamp or e.event_time).timestamp() for e in mine)
+    first: float = min((e.first_timestamp or e.event_time).timestamp() for e in mine)
+    return at - first
 
 
 async def test_causes_are_told(asking: Serving) -> None:

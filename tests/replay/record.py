@@ -9,7 +9,9 @@ import asyncio
 import json
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,16 @@ sys.path[:0] = [str(ROOT / "tests/support")]
 
 from harness import FAST, Lab, Run, open_lab, until  # noqa: E402 - needs the path
 from killing_worker import CRASHING, until_phase  # noqa: E402
+from receivers import receiving  # noqa: E402
 from segue_local import Stack  # noqa: E402
 from segue_local.segue_image import version  # noqa: E402
 from stacks import plain_stack  # noqa: E402
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError  # noqa: E402
 
 HISTORIES = Path(__file__).parent / "histories"
 RELEASES = Path(__file__).parent / "releases"
 EXAMPLES = ROOT / "examples"
+NOTIFIED = [{"name": "plain"}]
 ASKS_AT_1 = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "100ms", "approval": True}]}
 
 
@@ -70,6 +75,25 @@ async def _cancel(lab: Lab) -> Run:
     return run
 
 
+async def _denied(lab: Lab) -> Run:
+    """A worker without rights needs a person, refuses another version, and continues when it has them again."""
+    run = await lab.start("chat", strategy=ASKS_AT_1, notifications=NOTIFIED)
+    await until_phase(run, "AwaitingApproval")
+    lab.grant(writes=False)
+    await run.send("approve")
+    await until_phase(run, "Held")
+    with suppress(WorkflowUpdateFailedError):
+        await run.send("retarget", change={"images": {"nobody": "example/chat:3"}})
+    lab.grant()
+    await run.send("resume")
+    return run
+
+
+async def _refused(lab: Lab) -> Run:
+    """Nothing is changed, and the receiver is told."""
+    return await lab.start("chat", {"images": {"nobody": "example/chat:2"}}, notifications=NOTIFIED)
+
+
 async def _continue_as_new(lab: Lab) -> Run:
     return await lab.start("chat", strategy={"maxSurge": 1}, tuning=FAST.model_copy(update={"history_events": 30}))
 
@@ -81,6 +105,8 @@ SCENARIOS: dict[str, Callable[[Lab], Awaitable[Run]]] = {
     "pause-scale-resume": _pause_scale_and_resume,
     "cancel": _cancel,
     "continue-as-new": _continue_as_new,
+    "denied": _denied,
+    "refused": _refused,
 }
 
 
@@ -89,7 +115,8 @@ async def record(stack: Stack, task_queue: str, name: str) -> dict[str, Any]:
     async with open_lab(stack, task_queue) as lab:
         await lab.deploy("chat", 2)
         run = await SCENARIOS[name](lab)
-        await run.end()
+        with suppress(WorkflowFailureError):  # the end of a refused one
+            await run.end()
         found = [w async for w in lab.temporal.list_workflows(f"WorkflowId = '{run.handle.id}'")]
         found.sort(key=lambda w: w.start_time)
         histories = {}
@@ -130,12 +157,20 @@ async def keep() -> None:
     keep_specs(folder / "specs")
 
 
+@asynccontextmanager
+async def _worker(stack: Stack) -> AsyncIterator[str]:
+    """Run a worker with a receiver of notifications, and yield its task queue."""
+    with tempfile.TemporaryDirectory() as folder:
+        async with receiving() as receivers, open_lab(stack) as fleet:
+            fleet.worker(SEGUE_NOTIFICATIONS=receivers.settings(Path(folder)))
+            yield fleet.task_queue
+
+
 async def replace_histories(folder: Path) -> None:
     """Record everything, and only then replace what is in the folder."""
     with plain_stack("histories") as stack:
-        async with open_lab(stack) as fleet:
-            fleet.worker()
-            recorded = await asyncio.gather(*(record(stack, fleet.task_queue, name) for name in SCENARIOS))
+        async with _worker(stack) as task_queue:
+            recorded = await asyncio.gather(*(record(stack, task_queue, name) for name in SCENARIOS))
     for old in folder.glob("*.json"):
         old.unlink()
     folder.mkdir(parents=True, exist_ok=True)

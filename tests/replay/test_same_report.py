@@ -1,8 +1,8 @@
-"""A replayed rollout asks its activities for the same, and ends with the same report, as when it was recorded.
+"""A replayed rollout asks its activities for the same, shows and tells the same, and ends as when it was recorded.
 
-Temporal compares only which activities a replay of ``workflows.rollout`` starts, not what it asks of them. Texts for
-people may change, and so may fields that only one side has: what both sides have, such as counts, times and decisions,
-may not.
+Temporal compares only which steps a replay of ``workflows.rollout`` takes, not what it asks for by them. Texts for
+people may change, and fields may be added. What was recorded, such as counts, times and decisions, may neither change
+nor be gone.
 """
 
 import json
@@ -11,18 +11,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from temporalio import workflow
 from temporalio.client import WorkflowHistory
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import (
     ContinueAsNewInput,
     ExecuteWorkflowInput,
     Interceptor,
     Replayer,
     StartActivityInput,
+    StartChildWorkflowInput,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
     WorkflowOutboundInterceptor,
 )
-from temporalio.workflow import ActivityHandle
+from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 
 from segue.codec import data_converter
 from worker.compose import make_plugin
@@ -37,6 +40,8 @@ class Recorder(Interceptor):
 
     def __init__(self) -> None:
         self.scheduled: list[StartActivityInput] = []
+        self.told: list[Any] = []
+        """What the workflows of notifications get."""
         self.end: Any = None
 
     def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002 - the SDK's
@@ -48,6 +53,10 @@ class Recorder(Interceptor):
                 kept.scheduled.append(input)
                 return super().start_activity(input)
 
+            async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:  # noqa: A002 - the SDK's
+                kept.told.append(input.args[0])
+                return await super().start_child_workflow(input)
+
             def continue_as_new(self, input: ContinueAsNewInput) -> NoReturn:  # noqa: A002 - the SDK's
                 kept.end = input.args[0]
                 super().continue_as_new(input)
@@ -57,7 +66,11 @@ class Recorder(Interceptor):
                 super().init(Outbound(outbound))
 
             async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:  # noqa: A002 - the SDK's
-                kept.end = await super().execute_workflow(input)
+                try:
+                    kept.end = await super().execute_workflow(input)
+                except ApplicationError as refusal:
+                    kept.end = {"refused as": refusal.type}
+                    raise
                 return kept.end
 
         return Inbound
@@ -65,6 +78,8 @@ class Recorder(Interceptor):
 
 def _differences(recorded: Any, replayed: Any, at: str) -> Iterator[str]:
     if isinstance(recorded, dict) and isinstance(replayed, dict):
+        gone = {key for key in recorded.keys() - replayed.keys() if recorded[key] is not None}
+        yield from (f"{at}.{key}: {recorded[key]!r} was recorded, now it is not there" for key in sorted(gone))
         for key in sorted(recorded.keys() & replayed.keys() - OTHER_SINCE):
             yield from _differences(recorded[key], replayed[key], f"{at}.{key}")
     elif isinstance(recorded, list) and isinstance(replayed, list) and len(recorded) == len(replayed):
@@ -86,21 +101,43 @@ def _of(payloads: Any) -> Any:
     return json.loads(payloads.payloads[0].data)
 
 
+def _end(last: Any) -> Any:
+    """Return what the recorded rollout ended with: its report, its next run's task, or its refusal."""
+    ended = last.workflow_execution_completed_event_attributes.result
+    continued = last.workflow_execution_continued_as_new_event_attributes.input
+    if last.HasField("workflow_execution_failed_event_attributes"):
+        return {"refused as": last.workflow_execution_failed_event_attributes.failure.application_failure_info.type}
+    return _of(ended if ended.payloads else continued)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-async def test_history_replays_to_the_same_report(file: Path) -> None:
-    """Each activity gets what it got, and the rollout ends as it ended."""
+async def test_history_replays_to_the_same_report(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activities and notifications get what they got; the rollout shows what it showed, and ends as it ended."""
     found = json.loads(file.read_text())
     history, recorder = WorkflowHistory.from_json(found.pop("id"), found), Recorder()
+    shown: list[dict[str, Any]] = []
+    upsert = workflow.upsert_search_attributes
+
+    def show(updates: Any) -> None:
+        shown.append({update.key.name: update.value for update in updates})
+        upsert(updates)
+
+    monkeypatch.setattr(workflow, "upsert_search_attributes", show)
     await Replayer(workflows=[], plugins=[make_plugin()], interceptors=[recorder]).replay_workflow(history)
     seen: list[str] = []
+    told, upserted = [], []
     for event in history.events:
+        if event.HasField("start_child_workflow_execution_initiated_event_attributes"):
+            told.append(_of(event.start_child_workflow_execution_initiated_event_attributes.input))
+        if event.HasField("upsert_workflow_search_attributes_event_attributes"):
+            fields = event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+            upserted.append({name: json.loads(payload.data) for name, payload in fields.items()})
         if event.HasField("activity_task_scheduled_event_attributes"):
             scheduled = event.activity_task_scheduled_event_attributes
             sent = recorder.scheduled[int(scheduled.activity_id) - 1]
             at = f"{scheduled.activity_id} {scheduled.activity_type.name}"
             seen += _differences(_of(scheduled.input), _sent(sent.args[0]), at)
-    last = history.events[-1]
-    ended = last.workflow_execution_completed_event_attributes.result
-    continued = last.workflow_execution_continued_as_new_event_attributes.input
-    seen += _differences(_of(ended if ended.payloads else continued), _sent(recorder.end), "the end")
+    seen += _differences(told, [_sent(each) for each in recorder.told], "told")
+    seen += _differences(upserted, shown, "shown")
+    seen += _differences(_end(history.events[-1]), _sent(recorder.end), "the end")
     assert not seen, "\n".join(seen)

@@ -14,9 +14,9 @@ def client_of(path: str) -> client.ApiClient:
     return made
 
 
-def create(call: Callable[..., Any], *given: Any) -> None:
-    """Create an object from a manifest: the client's methods name only their models."""
-    call(*given)
+def create(call: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """Create an object from a manifest, and return the answer: the client's methods name only their models."""
+    return call(*given, **options)
 
 
 def raw(read: Callable[..., Any], *given: Any, **options: Any) -> Any:

@@ -50,6 +50,7 @@ def see(old: tuple[int, int], new: tuple[int, int], **more: object) -> Observati
         pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 3, 3, id="fewer-replicas-now"),
         pytest.param(Before(replicas=3, ready=1), Goal.BACK, 5, 1, id="more-replicas-now"),
         pytest.param(Before(replicas=4, ready=0), Goal.FORWARD, 4, 0, id="nothing-was-ready"),
+        pytest.param(Before(replicas=1, ready=0), Goal.FORWARD, 1, 0, id="the-only-one-was-not-ready"),
     ],
 )
 def test_the_floor_counts_from_what_was_ready(before: Before | None, goal: Goal, replicas: int, floor: int) -> None:
@@ -155,6 +156,12 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
             Before(replicas=4, ready=4),
             id="all-were-ready",
         ),
+        pytest.param(
+            Before(replicas=4, ready=3),
+            see((2, 2), (1, 1), replicas=3),
+            Before(replicas=3, ready=3, reached=3),
+            id="no-unready-old-one-can-stay-where-all-are-ready",
+        ),
     ],
 )
 def test_what_is_kept_of_the_time_before(before: Before, seen: Observation, expected: Before) -> None:
@@ -164,6 +171,7 @@ def test_what_is_kept_of_the_time_before(before: Before, seen: Observation, expe
 def test_rules_stay_as_written_if_all_were_ready() -> None:
     """A number would become a percentage for nothing."""
     assert as_before(RULES, MOVING.but(before=Before(replicas=4, ready=4)), 4) is RULES
+    assert as_before(RULES, MOVING.but(before=Before(replicas=4, ready=0)), 0) is RULES, "scaled to nothing"
 
 
 FEWER = see((9, 8), (0, 0), replicas=9)

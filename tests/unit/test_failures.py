@@ -323,8 +323,26 @@ def test_what_hinders_a_move_is_counted_on_the_side_that_comes(
     assert hindrance_of(leaving, coming) == expected
 
 
+@pytest.mark.parametrize(
+    ("kept", "cause"),
+    [
+        ({"gates": ("kueue",)}, Cause.UNSCHEDULABLE),
+        ({"claims": ("data",)}, Cause.UNSCHEDULABLE),
+        ({"is_lost": True}, Cause.NODE),
+    ],
+)
+def test_what_keeps_a_replica_from_its_node_is_no_lost_node(kept: dict[str, Any], cause: Cause) -> None:
+    problem = diagnose(LOADS._replace(**kept), 0)
+    assert problem is not None and problem.cause is cause
+
+
 def test_two_gates_are_named() -> None:
     assert "the scheduling gates a, b must be removed" in hindrance_of([], [LOADS._replace(gates=("a", "b"))]).hindrance
+
+
+@pytest.mark.parametrize(("claims", "named"), [(("a",), "claim a can"), (("a", "b"), "claims a, b can")])
+def test_each_volume_claim_is_named(claims: tuple[str, ...], named: str) -> None:
+    assert f"until the volume {named} be bound" in hindrance_of([], [LOADS._replace(claims=claims)]).hindrance
 
 
 @pytest.mark.parametrize(
@@ -368,6 +386,17 @@ def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
         pods=Pods((LOADS._replace(name="chat-c", ready_since=1.0),), (LOADS,)),
     )  # fmt: skip
     assert node_in_doubt(unready, seen) == ""
+
+
+def test_only_a_replica_that_is_not_ready_puts_its_node_in_doubt() -> None:
+    """Not one that cannot become ready, whatever its node does, and not one that fails for another reason."""
+    unready = diagnose(LOADS, 0)
+    assert unready is not None
+    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=Pods((), (LOADS,)))
+    assert node_in_doubt(unready, seen) == "n1"
+    hopeless = unready.model_copy(update={"hopeless": True})
+    crashing = unready.model_copy(update={"cause": Cause.CRASH_LOOP})
+    assert [node_in_doubt(each, seen) for each in (None, hopeless, crashing)] == ["", "", ""]
 
 
 @pytest.mark.parametrize(("now", "lost"), [(100.0 + IGNORED_S, True), (100.0, False)])

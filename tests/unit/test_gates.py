@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segue.decide import Act, decide
 from segue.gates import Result, Verdict
-from segue.gates.standing import breaches, due, foresee, lacking, score, stand, standings, unopened
+from segue.gates.standing import breaches, due, foresee, missing_evidence, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules, read_rollout
@@ -203,14 +203,34 @@ def test_weighted_gates(answers: dict[str, str], stands: str) -> None:
     assert score(weighted, 75).result == stands
 
 
-def test_what_is_lacking() -> None:
+def test_a_score_just_below_is_too_low() -> None:
+    assert score([(149, verdict(PASS)), (51, verdict(FAIL))], 75).result == FAIL
+    assert score([(150, verdict(PASS)), (50, verdict(FAIL))], 75).result == PASS
+
+
+@pytest.mark.parametrize(
+    ("written", "answers", "passed"),
+    [
+        pytest.param({"continuous": True, "inconclusiveLimit": 1}, [PASS, UNSURE, UNSURE], (0,), id="between-stops"),
+        pytest.param({"consecutiveErrorLimit": 1}, [PASS, AWAY, AWAY], (), id="its-provider-is-away"),
+    ],
+)
+def test_a_gate_that_has_passed_can_still_become_undecided(
+    written: dict[str, Any], answers: list[str], passed: tuple[int, ...]
+) -> None:
+    policy = gate(onInconclusive="rollback", **written)
+    [breach] = breaches(Rules(gates=(policy,)), state(tally(policy, *answers), passed=passed), NOW)
+    assert breach.reaction is Reaction.ROLLBACK
+
+
+def test_which_evidence_is_missing() -> None:
     """Each gate that does not pass is named, with its reason; the score speaks for the weighted ones."""
     critical, light = gate("errors"), gate("queue", weight=3)
     rules = Rules(gates=(critical, light))
     found = state(tally(critical, UNSURE), tally(light, PASS))
     assert [v.gate for v in standings(rules, found)] == ["errors", "score"]
-    assert lacking(rules, found) == "errors: it is inconclusive"
-    assert lacking(rules, state(tally(critical, PASS), tally(light, PASS))) == ""
+    assert missing_evidence(rules, found) == "errors: it is inconclusive"
+    assert missing_evidence(rules, state(tally(critical, PASS), tally(light, PASS))) == ""
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,16 @@ def test_every_event_has_a_title_and_a_text() -> None:
     assert "`segue abort serving/chat`" in text(notice.model_copy(update={"advice": "`segue abort serving/chat`"}), "")
 
 
+def test_a_rollout_that_lost_its_target_rolled_nothing_back() -> None:
+    """Another owner has it, or somebody deleted it: nobody must believe that the former version runs."""
+    lost = json.loads(made(Event.ROLLED_BACK, P.ABORTED, outcome="Aborted", reason="Fenced: the target was deleted"))
+    assert lost["data"]["title"] == "serving/chat: the rollout chat-2 has lost its target"
+    assert "no longer holds the target, and rolled nothing back" in lost["data"]["advice"]
+    back = json.loads(made(Event.ROLLED_BACK, P.ABORTED, outcome="Aborted", runs={"template": "v1"}, reason="by ann"))
+    assert back["data"]["title"] == "serving/chat: the rollout chat-2 was rolled back"
+    assert back["data"]["advice"].startswith("The target runs the version from before.")
+
+
 def test_a_receiver_is_a_webhook_or_a_service() -> None:
     read = TypeAdapter(Receiver).validate_python
     assert isinstance(read({"url": "https://x/y", "secret_file": "/s"}), Webhook)

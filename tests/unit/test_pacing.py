@@ -27,6 +27,11 @@ def test_when_a_write_may_be_repeated(whats: str, at: float) -> None:
     assert next_at(written(*whats), "a") == at
 
 
+def test_a_write_that_is_new_comes_at_once() -> None:
+    """However often others were repeated."""
+    assert next_at(written(*"bcbcbcbcbc"), "a") == 0.0
+
+
 def test_a_loop_writes_at_most_ten_times_a_minute() -> None:
     """Whatever cycle of up to five writes is repeated, for ten minutes."""
     for cycle in ("a", "ab", "abc", "abcd", "abcde"):

@@ -80,6 +80,10 @@ def test_what_rests(state: State, expected: bool) -> None:
             id="a change that is overruled decides nothing",
         ),
         pytest.param(
+            WAITING.but(foreign=Foreign(who="kim", what="image"), overrules=True), seen(new=Side(total=1)), NOW,
+            id="nor does it at a waypoint",
+        ),
+        pytest.param(
             ROLLING.but(asleep=True), seen(new=Side(total=1)), None, id="asleep, and its replicas go",
         ),
     ],
@@ -91,6 +95,7 @@ def test_when_time_changes_the_decision(state: State, observed: Observation, exp
 def test_the_decisions_own_time_counts() -> None:
     """The end of a hold, for example."""
     assert next_look_at(RULES, WAITING, seen(), NOW + 7, NOW) == NOW + 7
+    assert next_look_at(RULES, WAITING, seen(), NOW, NOW) is None, "what is due now is decided on already"
 
 
 def test_a_due_gate_ends_the_rest() -> None:

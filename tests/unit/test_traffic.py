@@ -12,12 +12,23 @@ from segue.contract import Written
 from segue.decide import Act, decide
 from segue.errors import Refused
 from segue.gates import Result, Verdict
-from segue.observation import Cause, Counts, Observation, Routed, Side
+from segue.observation import Cause, Counts, Observation, Routed, Side, Version
 from segue.plan import make_plan
 from segue.spec import ByRoute, ByService, Change, PairTarget, Readiness, Rules, Strategy, read_rollout
 from segue.state import Goal, Outcome, Reached, State, requested
 from segue.status import Status, make_status
-from segue.traffic import AGAIN_S, acceptance, must_stay, objection, objection_to_counts, pending_of, wanted_share
+from segue.traffic import (
+    AGAIN_S,
+    acceptance,
+    instead_of_refused,
+    is_stranded,
+    leaves_new,
+    must_stay,
+    objection,
+    objection_to_counts,
+    pending_of,
+    wanted_share,
+)
 from segue.transition import applied, judged
 
 BY_SERVICE: dict[str, Any] = {"service": "chat", "lag": "2s"}
@@ -186,6 +197,51 @@ def test_the_share(strategy: Strategy, seen: Observation, back: bool, given: dic
     """Each rule by its name."""
     known = {"weight": 0, "verified": True, "ahead": False, "last": False, **given}
     assert wanted_share(strategy, seen, back=back, **known) == share
+
+
+@pytest.mark.parametrize(
+    ("seen", "stranded"),
+    [
+        (see(4, 4, 100, ready=(4, 0)), True),
+        (see(4, 4, 100, ready=(0, 4)), False),
+        (see(4, 4, 50, ready=(0, 4)), True),
+        (see(4, 4, 0, ready=(0, 4)), False),
+        (see(4, 4, 50, ready=(0, 0)), False),
+    ],
+)
+def test_what_is_stranded(seen: Observation, stranded: bool) -> None:
+    """Only traffic that goes to a side without a ready replica, while the other one serves."""
+    assert is_stranded(seen) is stranded
+
+
+@pytest.mark.parametrize(
+    ("share", "ready", "problem"),
+    [
+        (5, (4, 0), "5 % to the new side, which has no ready replica"),
+        (0, (4, 0), ""),
+        (95, (0, 4), "5 % to the old side, which has no ready replica"),
+        (100, (0, 4), ""),
+        (50, (4, 4), ""),
+    ],
+)
+def test_no_write_gives_traffic_to_a_side_that_is_not_ready(share: int, ready: tuple[int, int], problem: str) -> None:
+    assert objection(WEIGHED, see(4, 4, 0, ready=ready), share) == problem
+
+
+def test_what_leaves_the_new_side() -> None:
+    """A rollback; and after a retarget, the superseded version, while it has replicas."""
+    forward = State(owner="us", wanted=Version(template="v3"))
+    assert leaves_new(forward, see(4, 1, 0)) and not leaves_new(forward, see(4, 0, 0))
+    assert not leaves_new(forward.but(wanted=Version(template="v2")), see(4, 1, 0))
+    assert leaves_new(forward.but(goal=Goal.BACK), see(4, 0, 0))
+
+
+def test_all_traffic_needs_no_old_replica() -> None:
+    """Of a refused share, the one that was accepted before comes back: all of it, though no old replica is ready."""
+    refused = see(4, 4, 50, ready=(0, 4)).model_copy(update={"routed": Routed(share=50, refusal="gateway: no")})
+    state = State(owner="us", routed=Routed(share=50, accepted=100))
+    assert instead_of_refused(state, refused, 50, NOW) == 100
+    assert instead_of_refused(state.but(routed=Routed(share=50, accepted=0)), refused, 50, NOW) == 50
 
 
 def test_what_has_traffic_is_must_stay() -> None:

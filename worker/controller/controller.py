@@ -55,7 +55,7 @@ class _Pace:
     wait_s: float = SOON_S
     failures: int = 0
     acts: int = 0
-    """How often it acted in turn."""
+    """How often it acted in a row."""
     written_at: float = field(default=float("-inf"))
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -342,7 +342,7 @@ class Controller:
     # --- writes -----------------------------------------------------------------------------------------------
 
     async def _write(self, found: Object, seen: Seen, recorded: ObjectStatus, pace: _Pace) -> bool:
-        """Write the status if it differs, and the event of a change of phase; return whether there were news."""
+        """Write the status if it differs, and the event of a change of phase; return whether it is news."""
         after = show(seen, recorded, _now())
         news = is_news(recorded, after)
         if after == recorded or not (news or monotonic() - pace.written_at > TEXT_S):
@@ -377,13 +377,13 @@ class Controller:
 
 
 def backoff_s(failures: int) -> float:
-    """Return the time until the next attempt after so many failures in turn, in seconds, before the random part."""
+    """Return the time until the next attempt after so many failures in a row, in seconds, before the random part."""
     doubled: float = BACKOFF_S * 2 ** min(failures - 1, MAX_DOUBLED)
     return min(doubled, MOST_BACKOFF_S)
 
 
 def after_acts_s(acts: int) -> float:
-    """Return the time until the next reading after so many acts in turn: only a few follow each other at once."""
+    """Return the time until the next reading after so many acts in a row: only a few follow each other at once."""
     return 0.0 if acts < ACTS_AT_ONCE else min(SOON_S * (acts - ACTS_AT_ONCE + 1), LATER_S)
 
 

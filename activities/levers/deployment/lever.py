@@ -233,11 +233,7 @@ class DeploymentLever:
             await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
             wanted, warnings = version_of(template), _warnings(deployment, start, tried, request.rules)
-        new = sum(
-            _requested_replicas(rs)
-            for rs in objects.replicasets
-            if fingerprint(rs["spec"]["template"]) == wanted.template
-        )
+        new = sum(_requested_replicas(rs) for rs in objects.replicasets if _is_of(rs, wanted.template))
         return Prepared(
             baseline=request.baseline or version_of(start),
             wanted=wanted,
@@ -366,7 +362,7 @@ class DeploymentLever:
         ends_at = time.monotonic() + _TAKEN_UP_S
         while True:
             await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
-            deployment, replicasets = await self._sizes(target)
+            deployment, replicasets = await self._with_sets(target)
             owner = annotations_of(deployment).get(OWNER)
             if owner != request.state.owner or not is_engaged(deployment) or is_paused(deployment):
                 return moved
@@ -387,8 +383,8 @@ class DeploymentLever:
         if self._watches is not None:
             await self._watches.until(target.namespace, self.kinds, shows, ends_at - time.monotonic())
 
-    async def _sizes(self, target: Target) -> tuple[Object, list[Object]]:
-        """Read the ReplicaSets, and then the Deployment."""
+    async def _with_sets(self, target: Target) -> tuple[Object, list[Object]]:
+        """Read the ReplicaSets and then the Deployment, and return it with its own ones."""
         found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         uid = deployment["metadata"]["uid"]
@@ -464,10 +460,9 @@ class DeploymentLever:
             return late
         counts = request.decision.counts or Counts(0, 0)
         wanted = request.state.wanted.template
-        extra = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == wanted]
         writes = written.writes
-        for replicaset in extra:
-            if replicaset["spec"]["replicas"] > counts.new:
+        for replicaset in objects.replicasets:
+            if _is_of(replicaset, wanted) and _requested_replicas(replicaset) > counts.new:
                 await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
                 writes += 1
         return written.model_copy(update={"writes": writes})
@@ -567,7 +562,7 @@ class DeploymentLever:
         written = await self._write(request, now, make, finishing=True, check=check)
         if not written.done:
             return written
-        deployment, replicasets = await self._sizes(request.target)
+        deployment, replicasets = await self._with_sets(request.target)
         finished = await self._finish_replicasets(request, replicasets)
         cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
@@ -606,7 +601,7 @@ class DeploymentLever:
         """
         read_before, warning = iter(() if fresh is None else (fresh,)), ""
 
-        async def picture() -> Snapshot[Objects]:
+        async def snapshot() -> Snapshot[Objects]:
             nonlocal warning
             objects = next(read_before, None)
             if objects is None:
@@ -622,7 +617,7 @@ class DeploymentLever:
 
         try:
             written = await write(
-                self._cluster, "deployments", request, read=picture, make=make, mark=mark_of, finishing=finishing,
+                self._cluster, "deployments", request, read=snapshot, make=make, mark=mark_of, finishing=finishing,
                 check=check,
             )  # fmt: skip
         except Rewritten as rewritten:
@@ -755,8 +750,7 @@ def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) ->
 
 def _old_sets(objects: Objects, state: State) -> set[str]:
     """Return the uids of the ReplicaSets that do not run the wanted version."""
-    found = objects.replicasets
-    return {rs["metadata"]["uid"] for rs in found if fingerprint(rs["spec"]["template"]) != state.wanted.template}
+    return {rs["metadata"]["uid"] for rs in objects.replicasets if not _is_of(rs, state.wanted.template)}
 
 
 def _first(budget: Budget, state: State, seen: Observation, goal: Counts) -> Counts:

@@ -606,13 +606,13 @@ class PartitionLever(ABC):
         self, request: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
         finishing: bool = False, check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
-        async def picture() -> Snapshot[Numbered]:
+        async def snapshot() -> Snapshot[Numbered]:
             numbered = await self._fetch(request.target)
             seen = self._read(numbered, request.rules, request.state, now)
             return Snapshot(numbered.found, numbered, seen, numbered.engaged)
 
         return await write(
-            self._cluster, self.plural, request, read=picture, make=make, mark=self._mark, finishing=finishing,
+            self._cluster, self.plural, request, read=snapshot, make=make, mark=self._mark, finishing=finishing,
             check=check,
         )  # fmt: skip
 
