@@ -86,6 +86,7 @@ def seen(old: tuple[int, int, int], new: tuple[int, int], asked: tuple[int, int]
         pytest.param((5, 5, 0), (3, 3), (5, 2), "", id="over-the-ceiling-and-only-new-ones-go"),
         pytest.param((5, 5, 0), (3, 3), (3, 4), "over the ceiling of 5", id="over-the-ceiling-and-adding"),
         pytest.param((2, 2, 0), (2, 2), (3, 3), "over the ceiling of 5", id="raises-what-may-be-added"),
+        pytest.param((2, 2, 0), (3, 0), (3, 2), "over the ceiling of 5", id="more-new-ones-came-since-the-decision"),
     ],
 )
 def test_a_write_that_would_break_the_budget_is_objected_to(

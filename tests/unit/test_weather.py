@@ -122,6 +122,8 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     assert _judged([Moment(100, _pods(4, 2)), Moment(101.5, _pods(4, 2))])
     assert _judged([Moment(100, _pods(4, 2))], passing=0)
     assert _judged([Moment(100, _pods(4, 4))])
+    assert not _judged([Moment(100, _pods(4, 3))], budget=Budget(0, 3)), "one write removes and adds 3"
+    assert _judged([Moment(100, _pods(4, 3)), Moment(101.5, _pods(4, 3))], budget=Budget(0, 3))
     smaller = [Size(0, 4), Size(110, 2)]
     assert not _judged(_moments(_pods(4, 1), _pods(4, 1), _pods(2)), smaller)
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)

@@ -78,6 +78,11 @@ class Budget:
         """Return the most replicas."""
         return replicas + self._resolved(replicas)[0]
 
+    def passing(self, replicas: int) -> int:
+        """Return how many pods one write may remove and add at once: without a surge, as many as may be unavailable."""
+        surge, unavailable = self._resolved(replicas)
+        return 0 if surge else unavailable
+
     def _resolved(self, replicas: int) -> tuple[int, int]:
         surge = min(replicas, _resolve(self.surge, replicas, math.ceil))
         unavailable = min(replicas, _resolve(self.unavailable, replicas, math.floor))
@@ -164,7 +169,7 @@ def _over(seen: Seen) -> Iterable[str]:
         over_since = (over_since or moment.at) if moment.total > allowed else None
         is_passing = over_since is not None and moment.at - over_since < PASSING_S
         # A controller that was away works off its backlog in any order.
-        passing = math.inf if known_since < moment.at - LATE_S else seen.passing
+        passing = math.inf if known_since < moment.at - LATE_S else max(seen.passing, seen.budget.passing(moment.total))
         if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total
