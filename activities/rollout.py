@@ -451,9 +451,7 @@ class Activities:
     @_defined(contract.VERIFY)
     async def verify(self, request: VerifyInput) -> Verified:
         """Judge readiness on the present target, and return it with the state of all other gates."""
-        seen = await self._levers.of(request.target).observe(
-            request.target, request.rules, request.state, self._clock.now()
-        )
+        seen = await self._observed(request)
         lacking = request.state.lacking(seen.replicas)
         return Verified(
             verdicts=(judge_readiness(request.rules, seen, lacking), *standings(request.rules, request.state))
@@ -494,9 +492,7 @@ class Activities:
         router = self._routers.of(request.rules.strategy)
         if router is None:
             raise Refused("is not set, so the rollout cannot route traffic", field="spec.strategy.traffic")
-        seen = await self._levers.of(request.target).observe(
-            request.target, request.rules, request.state, self._clock.now()
-        )
+        seen = await self._observed(request)
         if seen.owner != request.state.owner:
             raise Fenced(belonging(seen.owner))
         share = request.decision.share or 0
@@ -569,9 +565,7 @@ class Activities:
 
     async def _owned(self, request: WriteInput) -> Observation | None:
         """Read the target afresh. Returns None if the rollout does not own it now."""
-        seen = await self._levers.of(request.target).observe(
-            request.target, request.rules, request.state, self._clock.now()
-        )
+        seen = await self._observed(request)
         return None if seen.gone or seen.owner != request.state.owner else seen
 
     async def let_go(self, request: WatchInput | WriteInput) -> None:

@@ -114,7 +114,7 @@ PENDING_S = 5.0
 """A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""
 
 AHEAD_S = 2.0
-"""A replica that is Ready since a time so far ahead shows that the clocks of its node and of the worker differ."""
+"""A replica that is Ready since a time so far ahead shows that the clocks of its node and of the API server differ."""
 
 PAUSE_EVERY_S = 10.0
 """The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
