@@ -274,7 +274,8 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
     )
     leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
     # If somebody scaled the old side above R, both sides lose replicas: wait until enough of the others are proven.
-    return seen.asked if objection(budget, seen, Counts(coming, leaving)) else Counts(coming, leaving)
+    both = seen.model_copy(update={"home": seen.home or seen.counts})  # a plan has none
+    return seen.asked if objection(budget, both, Counts(coming, leaving)) else Counts(coming, leaving)
 
 
 def _kept_old(seen: Observation) -> int:

@@ -51,7 +51,7 @@ async def test_failures_are_told_apart(served: Lab) -> None:
 
 
 async def test_no_pod_is_made_at_all(served: Lab) -> None:
-    """A quota that lets no new pod be made ends at the deadline, and the old version is untouched."""
+    """A quota that lets no new pod be made holds the rollout past its deadline, and the old version is untouched."""
     await served.deploy("chat", 2, container={"resources": {"requests": {"cpu": "100m"}}})
     # One of a scope that the room for a surge is not counted by.
     quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}, "scopes": ["NotBestEffort"]}}
@@ -59,10 +59,10 @@ async def test_no_pod_is_made_at_all(served: Lab) -> None:
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
     with served.watch("chat") as watcher:
         run = await served.start("chat", strategy={"maxSurge": 1}, readiness=SHORT)
+        await run.until("it holds", lambda status: status.phase == "Held" and "exceeded quota" in status.waiting_for)
+        await run.send("abort")
         report = await run.end()
-    assert report.status.outcome == "RolledBack"
-    assert report.status.reason.startswith("Deadline: ")
-    assert "exceeded quota" in report.status.reason
+    assert report.status.outcome == "Aborted"
     assert {s.total for s in watcher.samples} == {2} == {s.ready for s in watcher.samples}
 
 

@@ -112,7 +112,7 @@ async def _watched(cluster: Any, lab: Lab) -> AsyncIterator[NamespaceWatch]:
 
 class _Wrapped:
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+        self._cluster, self.clock = cluster, cluster.clock
 
     def pages(self, kind: str, namespace: str, fields: str) -> AsyncIterator[Object]:
         return self._cluster.pages(kind, namespace, fields)

@@ -24,8 +24,8 @@ def right_used(method: str, url: str) -> tuple[str, Right] | None:
     """Return the namespace (empty for the cluster) and the right that a request needs; None for no resource."""
     parts = urlsplit(url)
     path = parts.path.strip("/").split("/")
-    if len(path) < 3:
-        return None  # such as /version, which every user may read
+    if len(path) < 3 or path[0] not in {"api", "apis"}:
+        return None  # such as /version and /openapi/v3, which every user may read
     group, rest_of_path = ("", path[2:]) if path[0] == "api" else (path[1], path[3:])
     namespace = ""
     if rest_of_path[0] == "namespaces" and len(rest_of_path) > 2:
