@@ -111,8 +111,9 @@ def objection(budget: Budget, seen: Observation, counts: Counts) -> str:
 
     An independent check of the property that ``decide`` keeps, on an observation made right before the write.
     """
-    # Without a home, the lever cannot remove new replicas: more than requested can be there since the decision.
-    total = counts.old + (counts.new if seen.home is not None else max(counts.new, seen.new.total))
+    # A Deployment's lever cannot remove new replicas, and more than requested can be there since the decision.
+    stay = 0 if seen.home is not None or seen.numbered else seen.new.total
+    total = counts.old + max(counts.new, stay)
     grows = counts.new > seen.new.total or counts.old > seen.old.total
     if total > budget.ceiling and grows:  # replicas above it after a drop of R may only be removed
         return f"{counts} would be {total} replicas, over the ceiling of {budget.ceiling}"
