@@ -76,7 +76,7 @@ async def _mark(cluster: Cluster, namespace: str, name: str) -> None:
         "status": "False",
         "reason": DRAINING,
         "message": "Segue takes the pod out of its Services before it stops the pod",
-        "lastTransitionTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTransitionTime": datetime.fromtimestamp(cluster.clock.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     # Of two Ready pods the controller also removes this one, if the kubelet resets Ready at the last moment.
     first = {"metadata": {"annotations": {DELETION_COST: FIRST}}}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from activity_errors import of_activity
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
 from temporalio.workflow import NondeterminismError
@@ -79,15 +80,6 @@ class Rollout(RolloutWorkflow):
         self.sent.append((event, number))
 
 
-def failed(cause: Exception) -> ActivityError:
-    error = ActivityError(
-        "failed", scheduled_event_id=1, started_event_id=2, identity="w", activity_type="scale_new", activity_id="1",
-        retry_state=None,
-    )  # fmt: skip
-    error.__cause__ = cause
-    return error
-
-
 @pytest.fixture(autouse=True)
 def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.rollout._now", lambda: NOW)
@@ -99,7 +91,7 @@ REFUSAL = ApplicationError("refused", type="Refused")
 
 
 @pytest.mark.parametrize(
-    "error", [NondeterminismError("steps differ"), failed(CancelledError("cancelled")), REFUSAL], ids=str
+    "error", [NondeterminismError("steps differ"), of_activity(CancelledError("cancelled")), REFUSAL], ids=str
 )
 async def test_these_errors_end_a_step(error: Exception) -> None:
     rollout = Rollout(ROLLING, answer=error)
@@ -123,7 +115,7 @@ async def test_any_other_error_needs_a_person(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_a_write_of_another_owners_target_ends_the_rollout() -> None:
     rollout = Rollout(ROLLING)
-    await rollout._stuck(failed(ApplicationError("belongs to another rollout", type="Fenced")))
+    await rollout._stuck(of_activity(ApplicationError("belongs to another rollout", type="Fenced")))
     assert rollout._state.outcome is not None and "belongs to another rollout" in str(rollout._state.failure)
     assert rollout.rested == []
 
@@ -131,7 +123,7 @@ async def test_a_write_of_another_owners_target_ends_the_rollout() -> None:
 @pytest.mark.parametrize("cause", [ApplicationError("is denied", type="NotAllowed"), RuntimeError("is denied")])
 async def test_any_other_failed_write_needs_a_person(cause: Exception) -> None:
     rollout = Rollout(ROLLING)
-    await rollout._stuck(failed(cause))
+    await rollout._stuck(of_activity(cause))
     assert rollout._state.outcome is None and rollout._state.held == Problem(
         cause=Cause.CONFIGURATION, message="is denied"
     )
@@ -141,7 +133,7 @@ async def test_any_other_failed_write_needs_a_person(cause: Exception) -> None:
 async def test_a_cancelled_write_is_no_failed_one() -> None:
     rollout = Rollout(ROLLING)
     with pytest.raises(ActivityError):
-        await rollout._stuck(failed(CancelledError("cancelled")))
+        await rollout._stuck(of_activity(CancelledError("cancelled")))
     assert rollout._state == ROLLING
 
 
@@ -203,7 +195,7 @@ async def test_a_retarget_that_is_withdrawn_is_answered(
     assert await update(message) == "withdrawn by a later message"
 
 
-@pytest.mark.parametrize("error", [NondeterminismError("steps differ"), failed(CancelledError("cancelled"))])
+@pytest.mark.parametrize("error", [NondeterminismError("steps differ"), of_activity(CancelledError("cancelled"))])
 async def test_what_temporal_raises_refuses_no_retarget(error: Exception) -> None:
     rollout = Rollout(ROLLING, answer=error)
     with pytest.raises(type(error)):

@@ -1,21 +1,12 @@
 """What a requester gets for an error: its own words where it has some, else what to do about it."""
 
 import pytest
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, TimeoutType
+from activity_errors import of_activity
+from temporalio.exceptions import ApplicationError, CancelledError, TimeoutType
 from temporalio.exceptions import TimeoutError as TimedOut
 
 from segue.errors import Refused
 from workflows.rollout import _is_temporals, _refusal_of
-
-
-def of_activity(cause: Exception) -> ActivityError:
-    error = ActivityError(
-        "failed", scheduled_event_id=1, started_event_id=2, identity="w", activity_type="prepare", activity_id="1",
-        retry_state=None,
-    )  # fmt: skip
-    error.__cause__ = cause
-    return error
-
 
 LATE = TimedOut("too late", type=TimeoutType.SCHEDULE_TO_CLOSE, last_heartbeat_details=[])
 DENIED = ApplicationError("is denied", {"fix": "grant it"}, type="NotAllowed")
