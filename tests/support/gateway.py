@@ -8,6 +8,7 @@ from typing import Any, Self
 from harness import until
 from kubernetes import client
 from traffic_watcher import GROUP, PLURAL, VERSION
+from urllib3.exceptions import HTTPError
 
 RESYNC_S = 0.1
 NAME = "gateway gateway (example.com/gateway)"
@@ -42,7 +43,7 @@ class Gateway:
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(client.ApiException):
+            with contextlib.suppress(client.ApiException, HTTPError):  # the API server may be away
                 await asyncio.to_thread(self._answer)
             await asyncio.sleep(RESYNC_S)
 

@@ -135,10 +135,12 @@ class Lab:
     async def deploy(
         self, name: str, replicas: int, *, mode: str = "ready", ready_after: str = "300ms",
         image: str = "example/chat:1", annotations: dict[str, str] | None = None,
-        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None, **spec: Any,
+        container: dict[str, Any] | None = None, pod: dict[str, Any] | None = None,
+        labels: dict[str, str] | None = None, **spec: Any,
     ) -> None:  # fmt: skip
         """Create a Deployment of fake pods, and wait until it serves if its pods can."""
         template = pod_template(name, mode, ready_after, image, annotations, container, pod)
+        template["metadata"]["labels"].update(labels or {})
         body = {
             "metadata": {"name": name},
             "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template, **spec},

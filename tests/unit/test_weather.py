@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from weather.events import hit_by
-from weather.judge import Budget, End, Moment, Pod, Seen, Size, breaches, faults_of, unreadable
+from weather.judge import Budget, End, Lead, Moment, Pod, Seen, Size, breaches, faults_of, misled, unreadable
 from weather.scenario import FAULTS, KINDS, ROLLOUTS, Fault, make_day
 
 from segue.spec import read_rollout
@@ -32,6 +32,8 @@ def test_every_kind_and_every_fault_comes_up() -> None:
     assert {rolled.hook for rolled in rollouts} == {"", "passing", "failing"}
     assert {rolled.kind for rolled in rollouts if "drain" in rolled.spec} == set(KINDS) - {"Supervised"}
     assert {rolled.kind for rolled in rollouts if "autoscaler" in rolled.spec} == {"Deployment", "StatefulSet"}
+    assert {str(rolled.traffic and next(iter(rolled.traffic))) for rolled in rollouts} == {"None", "route", "service"}
+    assert {rolled.kind for rolled in rollouts if rolled.traffic} == {"DeploymentPair"}
     assert {day.together for day in DAYS} == {False, True}
     assert all(len(day.rollouts) == ROLLOUTS for day in DAYS)
 
@@ -150,6 +152,36 @@ def test_what_follows_from_anothers_write_is_theirs() -> None:
     """A template that somebody changes while its controller moves can take pods; afterwards the floor holds again."""
     assert not _judged(_moments(_pods(4), _pods(1)), spoiled=[119.0])
     assert _judged(_moments(_pods(4), _pods(1), _pods(4), _pods(3)), spoiled=[119.0])
+
+
+OLD, NEW = frozenset({"old"}), frozenset({"new"})
+
+
+def _misled(*events: dict[str, Pod] | frozenset[str], **more: Any) -> list[str]:
+    """Judge events that follow each other after 20 s: the pods that there are, or the sides that get users."""
+    numbered = [(100.0 + 20 * number, number, event) for number, event in enumerate(events)]
+    moments = [Moment(at, event, "", number) for at, number, event in numbered if isinstance(event, dict)]
+    leads = [Lead(at, number, event) for at, number, event in numbered if isinstance(event, frozenset)]
+    return [*misled(Seen(moments, FOUR, STRICT, **more), leads, {"1"})]
+
+
+def test_users_are_led_only_to_ready_pods() -> None:
+    """By the order of the writes: a side gets users after its pods are ready, and loses its pods after its users."""
+    old, new = {"p0": READY}, {"n0": Pod("2", True, True)}
+    loading = {"n0": Pod("2", False, True)}
+    assert not _misled(OLD, old, old | loading, old | new, OLD | NEW, NEW, new)
+    assert "led to the new side" in _misled(OLD, old, old | loading, NEW)[0]
+    assert "led to the old side" in _misled(OLD, old | new, new, NEW)[0]
+    assert "led to the old side" in _misled(OLD, old | new, OLD | NEW, new)[0]
+
+
+def test_what_a_fault_takes_misleads_for_a_moment() -> None:
+    """A side whose pod a fault took stays excused until it is led elsewhere; then nobody leads there again."""
+    old, new = {"p0": READY}, {"n0": Pod("2", True, True)}
+    assert not _misled(OLD, old | new, new, NEW, taken={"p0"})
+    assert not _misled(OLD, old | new, {"p0": LOADING} | new, NEW)  # it crashed
+    assert _misled(OLD, old | new, new, NEW, OLD, taken={"p0"})
+    assert not _misled(OLD, old | new, new, spoiled=[139.0])
 
 
 @pytest.mark.parametrize(

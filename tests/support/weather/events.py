@@ -19,7 +19,8 @@ from watcher import is_ready
 
 from weather.admission import rewrite_images, rewrite_no_more
 from weather.eyes import Eyes
-from weather.scenario import FOREIGN, PEOPLE, Fault
+from weather.leading import Leading
+from weather.scenario import FOREIGN, PEOPLE, ROUTING, Fault
 
 OWNER = "segue.dev/rollout"
 FOREIGN_ANNOTATION = "example.com/noticed"
@@ -56,8 +57,8 @@ class Done:
 class Events:
     """What happens to one rollout."""
 
-    def __init__(self, subject: Subject, run: Run, eyes: Eyes) -> None:
-        self.subject, self.run, self.eyes, self.done = subject, run, eyes, Done()
+    def __init__(self, subject: Subject, run: Run, eyes: Eyes, leading: Leading | None) -> None:
+        self.subject, self.run, self.eyes, self.leading, self.done = subject, run, eyes, leading, Done()
         self._core = subject.lab.core
 
     def note(self, line: str) -> None:
@@ -69,7 +70,9 @@ class Events:
         if fault.what in PEOPLE:
             await self.message(fault.what, fault.size, by_signal=fault.dice % 2 == 0)
             return
-        call = self._change if fault.what in FOREIGN else self._hit_pods
+        call = {**dict.fromkeys(FOREIGN, self._change), **dict.fromkeys(ROUTING, self._mislead)}.get(
+            fault.what, self._hit_pods
+        )
         ends = time.monotonic() + _TRY_S
         while time.monotonic() < ends:
             try:
@@ -80,7 +83,7 @@ class Events:
             break
         else:
             self.note(f"{fault.what} was not possible")
-        if self.done.broken or self.done.asleep or self.done.rewrites:
+        if self.done.broken or self.done.asleep or self.done.rewrites or fault.what == "gateway-silent":
             await asyncio.sleep(fault.lasts)
             self.mend()
 
@@ -115,6 +118,8 @@ class Events:
 
     def mend(self) -> None:
         """Repair the broken pods that still exist, and undo what others did for a time."""
+        if self.leading is not None and self.leading.gateway is not None:
+            self.leading.gateway.is_silent = False
         with contextlib.suppress(*OUTAGE):
             if self.done.rewrites:
                 rewrite_no_more(self.subject)
@@ -131,6 +136,17 @@ class Events:
                 if there:
                     self.subject.lab.relabel(name, "ready")
                 self.done.broken.pop(name)
+
+    # --- what leads users
+
+    def _mislead(self, fault: Fault) -> None:
+        assert self.leading is not None
+        self.note(f"{fault.what} {fault.size}")
+        self.done.what.append(fault.what)
+        if fault.what == "foreign-weight":
+            self.leading.weigh(fault.size)
+        elif self.leading.gateway is not None:
+            self.leading.gateway.is_silent = True
 
     # --- other writers
 

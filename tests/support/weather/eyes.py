@@ -25,7 +25,7 @@ class Follower:
     """Lists and watches one kind in one namespace, and lists again after each error."""
 
     def __init__(
-        self, read: Callable[..., Any], selector: str, on_event: Callable[[str, dict[str, Any]], None]
+        self, read: Callable[..., Any], selector: str, on_event: Callable[[str, dict[str, Any], int], None]
     ) -> None:
         self._read = functools.partial(read, label_selector=selector, _preload_content=False)
         self._on_event, self._stopping = on_event, False
@@ -59,8 +59,9 @@ class Follower:
     def _list(self) -> str:
         found = self._listed()
         self.objects = {_name(each): each for each in found["items"]}
-        self._on_event("list", self.objects)
-        return str(found["metadata"]["resourceVersion"])
+        version = str(found["metadata"]["resourceVersion"])
+        self._on_event("list", self.objects, int(version))
+        return version
 
     def _follow(self) -> None:
         while not self._stopping:
@@ -86,7 +87,7 @@ class Follower:
             self.objects.pop(_name(found), None)
         else:
             self.objects[_name(found)] = found
-        self._on_event(f"{event['type']} {_name(found)}", self.objects)
+        self._on_event(f"{event['type']} {_name(found)}", self.objects, int(_version(found)))
         return _version(found)
 
 
@@ -113,10 +114,11 @@ class Eyes:
         """The live pods."""
         return [pod for pod in list(self._pods.objects.values()) if is_live(pod)]
 
-    def _see_pods(self, event: str, found: dict[str, Any]) -> None:
-        self.moments.append(Moment(time.monotonic(), {p["metadata"]["uid"]: _pod(p) for p in found.values()}, event))
+    def _see_pods(self, event: str, found: dict[str, Any], revision: int) -> None:
+        pods = {p["metadata"]["uid"]: _pod(p) for p in found.values()}
+        self.moments.append(Moment(time.monotonic(), pods, event, revision))
 
-    def _see_target(self, event: str, targets: dict[str, Any]) -> None:
+    def _see_target(self, _: str, targets: dict[str, Any], __: int) -> None:
         found = self._replicas([each for name, each in targets.items() if name in self._names])
         if found is not None and found != self.sizes[-1].replicas:
             self.sizes.append(Size(time.monotonic(), found))

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ class Moment(NamedTuple):
     """Monotonic seconds."""
     pods: Mapping[str, Pod]
     event: str = ""
+    revision: int = 0
+    """The API server's count of all writes, which orders the events of different kinds."""
 
     @property
     def ready(self) -> int:
@@ -54,6 +56,15 @@ class Moment(NamedTuple):
             count[1] += pod.is_ready
         parts = ", ".join(f"{version}: {live} ({ready} ready)" for version, (live, ready) in sorted(counts.items()))
         return f"{self.at:.2f} {self.event}: {parts}"
+
+
+class Lead(NamedTuple):
+    """Which sides get users from a write on."""
+
+    at: float
+    """Monotonic seconds."""
+    revision: int
+    sides: frozenset[str]
 
 
 class Size(NamedTuple):
@@ -142,6 +153,35 @@ def _under(seen: Seen) -> Iterable[str]:
             yield f"{moment.ready} ready, under the floor of {required} less {lost} that a fault took: {moment}"
             required = moment.ready
         earlier = moment
+
+
+def misled(seen: Seen, leads: Sequence[Lead], old: Collection[str]) -> Iterator[str]:
+    """Yield each moment at which users were led to a side without a ready pod, unless a fault just took one of it.
+
+    ``old`` has the versions of the old side.
+    """
+    events: list[Moment | Lead] = [*seen.moments, *leads]
+    pods: Mapping[str, Pod] = {}
+    led: Collection[str] = ()
+    empty: set[str] = set()
+    hit: dict[str, float] = {}
+    for event in sorted(events, key=lambda event: event.revision):
+        if isinstance(event, Lead):
+            led = event.sides
+        else:
+            lost = {_side(pod, old) for uid, pod in pods.items() if _was_taken(uid, pod, event, seen.taken)}
+            hit.update(dict.fromkeys(lost, event.at))
+            pods = event.pods
+        now_empty = set(led) - {_side(pod, old) for pod in pods.values() if pod.is_ready}
+        spoiled = any(at - LATE_S <= event.at <= at + SPOILED_S for at in seen.spoiled)
+        for side in sorted(now_empty - empty):
+            if pods and not spoiled and event.at - hit.get(side, -math.inf) > IN_FLIGHT_S:
+                yield f"users are led to the {side} side, which has no ready pod: {event}"
+        empty = now_empty
+
+
+def _side(pod: Pod, old: Collection[str]) -> str:
+    return "old" if pod.version in old else "new"
 
 
 def _was_taken(uid: str, pod: Pod, after: Moment, taken: Collection[str]) -> bool:

@@ -35,6 +35,7 @@ from weather.api_proxy import ApiProxy, api_proxy
 from weather.autoscalers import autoscale, changed_autoscalers
 from weather.events import FOREIGN_ANNOTATION, OUTAGE, Events
 from weather.eyes import Eyes
+from weather.leading import Leading, LedPair
 from weather.scenario import FOREIGN, Day, Fault, Rolled
 from worker.compose import make_plugin
 
@@ -44,6 +45,8 @@ CLUSTER = ("etcd-", "kube-")
 """The names of the faults of the cluster's servers begin so."""
 LEASES = "kube-node-lease"
 """The namespace of the leases of nodes."""
+OLD_VERSIONS = {"1", "9"}
+"""Of a pair's old side; 9 is what somebody else makes of it."""
 OUTCOMES = {"Completed", "RolledBack", "Aborted"}
 END_S = 240.0
 """A rollout ends within this time once the weather is fine and people answer."""
@@ -231,6 +234,7 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
     ):
         secret = Path(folder) / "secret"
         secret.write_bytes(SECRET)
+        await asyncio.to_thread(stack.add_gateway_api)
         async with open_lab(stack) as fleet, webhook_server(Path(folder)) as hooks:
             weather = Weather(stack, fleet, proxy, hooks.settings(secret))
             # A server can end by itself after an outage of another, such as the scheduler without its lease.
@@ -295,9 +299,17 @@ class Player:
             raise
 
     async def _play(self, lab: Lab) -> Outcome:
-        rolled = self.rolled
-        subject = SUBJECTS[rolled.kind](lab, rolled.name)
-        await subject.create(rolled.replicas, ready_after=rolled.ready_after)
+        if self.rolled.traffic is None:
+            subject = SUBJECTS[self.rolled.kind](lab, self.rolled.name)
+            await subject.create(self.rolled.replicas, ready_after=self.rolled.ready_after)
+            return await self._play_subject(subject, None)
+        pair = LedPair(lab, self.rolled.name)
+        await pair.create(self.rolled.replicas, ready_after=self.rolled.ready_after)
+        async with Leading(pair, self.rolled.traffic).answered() as leading:
+            return await self._play_subject(pair, leading)
+
+    async def _play_subject(self, subject: Subject, leading: Leading | None) -> Outcome:
+        rolled, lab = self.rolled, subject.lab
         if "autoscaler" in rolled.spec:
             autoscale(subject)
         before = subject.settings()
@@ -307,7 +319,7 @@ class Player:
         tuning = TUNING.model_copy(update={"history_events": self.dice.choice((4_000, 120))})
         run = await lab.start(rolled.name, change, tuning=tuning, **{"target": subject.target, **rolled.spec})
         await asyncio.to_thread(self.started.wait, 300)
-        start, events = time.monotonic(), Events(subject, run, eyes)
+        start, events = time.monotonic(), Events(subject, run, eyes, leading)
         ending = asyncio.create_task(_end(run))
         await self._until_over(events, start, ending)
         ended_as = await self._closed(events, ending)
@@ -389,6 +401,9 @@ class Player:
         taken = done.taken | self.weather.taken
         seen = judge.Seen(eyes.moments, eyes.sizes, budget, taken, done.spoiled, outages=self.weather.outages)
         found = judge.breaches(seen)[:3]
+        if events.leading is not None:
+            await asyncio.to_thread(events.leading.close)
+            found += [*judge.misled(seen, events.leading.leads, OLD_VERSIONS)][:3]
         if ended_as not in OUTCOMES:
             return [*found, ended_as or f"does not end: {self.status!r}"]
         histories = await _histories(subject.lab, events.run)
@@ -400,7 +415,10 @@ class Player:
             expected_image=self._images(done.what),
             ready=ready,
             replicas=eyes.sizes[-1].replicas,
-            differences=[each for each in _differences(subject, ended_as, before) if not self._stays(each)],
+            differences=[
+                *(each for each in _differences(subject, ended_as, before) if not self._stays(each)),
+                *(events.leading.differences(ended_as) if events.leading else ()),
+            ],
             leftovers=[*_leftovers(subject, ended_as, eyes)],
             replay_error=await _replayed(histories),
             events=sum(len(history.events) for history in histories),
@@ -461,6 +479,8 @@ def _budget(rolled: Rolled) -> judge.Budget:
     if rolled.kind == "Supervised":
         return judge.Budget(1, 0)
     strategy = rolled.spec["strategy"]
+    if "type" in strategy:  # both sides are whole at the switch
+        return judge.Budget("100%", 0)
     return judge.Budget(strategy["maxSurge"], strategy["maxUnavailable"])
 
 

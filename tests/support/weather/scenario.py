@@ -28,9 +28,11 @@ WEATHER = (
 PODS = ("pods-deleted", "pods-evicted", "pods-crash", "pods-unready", "node-lost")
 FOREIGN = ("foreign-image", "foreign-scale", "foreign-annotation", "foreign-restart", "foreign-zero", "foreign-hold",
            "foreign-resume", "foreign-policy")  # fmt: skip
+ROUTING = ("foreign-weight", "gateway-silent")
+"""What happens to what leads users."""
 PEOPLE = ("pause", "resume", "retarget", "retarget-bad", "retarget-back", "abort", "scale", "settle", "promote",
           "approve", "reject")  # fmt: skip
-FAULTS = (*WEATHER, *PODS, *FOREIGN, *PEOPLE)
+FAULTS = (*WEATHER, *PODS, *FOREIGN, *ROUTING, *PEOPLE)
 """The names that ``--only`` takes."""
 
 
@@ -65,6 +67,12 @@ class Rolled:
     def has(self, *names: str) -> bool:
         """Return whether one of these faults happens to it."""
         return any(fault.what in names for fault in self.faults)
+
+    @property
+    def traffic(self) -> dict[str, Any] | None:
+        """What leads users, as in the spec; None if one Service covers both sides."""
+        traffic: dict[str, Any] | None = self.spec["strategy"].get("traffic")
+        return traffic
 
     @property
     def hook(self) -> str:
@@ -136,6 +144,9 @@ def _rolled(number: int, dice: random.Random) -> Rolled:
         spec["gates"] = [_gate(dice)]
     if kind in {"Deployment", "StatefulSet"} and dice.random() < 0.25:
         spec["autoscaler"] = "hold"
+    if kind == "DeploymentPair" and dice.random() < 0.6:
+        spec["strategy"] = _led(f"r{number}", strategy, dice)
+        faults += [_fault(what, dice, dice.randint(1, 99)) for what in dice.sample(ROUTING, dice.choice((0, 0, 1)))]
     return Rolled(f"r{number}", kind, replicas, ready_after, mode, spec, _in_order(faults))
 
 
@@ -160,6 +171,22 @@ def _strategy(kind: str, replicas: int, dice: random.Random) -> dict[str, Any]:
     if dice.random() < 0.2 and (waypoints or kind != "LeaderWorkerSet"):
         strategy["pace"] = "exact"
     return {**strategy, "waypoints": waypoints} if waypoints else strategy
+
+
+def _led(name: str, strategy: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+    """Return the strategy with what leads users: a Service that is switched, or a route with weights."""
+    if dice.random() < 0.4:
+        kept = {each: value for each, value in strategy.items() if each in {"step", "pace", "waypoints"}}
+        traffic: dict[str, Any] = {"service": name, "lag": "500ms"}
+        return {**kept, "type": "blueGreen", "traffic": traffic, "retain": dice.choice(("0s", "2s"))}
+    weights = sorted(dice.sample(range(1, 100), 2))
+    waypoints = [
+        {**each, "weight": weight} for each, weight in zip(strategy.get("waypoints", ()), weights, strict=False)
+    ]
+    traffic = {"route": name, "services": {"old": f"{name}-old", "new": f"{name}-new"}, "lag": "500ms"}
+    if dice.random() < 0.3:
+        traffic = {**traffic, "requireAccepted": True}
+    return {**strategy, "traffic": traffic, **({"waypoints": waypoints} if waypoints else {})}
 
 
 def _gate(dice: random.Random) -> dict[str, Any]:
