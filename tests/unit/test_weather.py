@@ -181,7 +181,8 @@ def test_what_a_fault_takes_misleads_for_a_moment() -> None:
     assert not _misled(OLD, old | new, new, NEW, taken={"p0"})
     assert not _misled(OLD, old | new, {"p0": LOADING} | new, NEW)  # it crashed
     assert _misled(OLD, old | new, new, NEW, OLD, taken={"p0"})
-    assert not _misled(OLD, old | new, new, spoiled=[139.0])
+    for theirs in ("spoiled", "misleading"):
+        assert not _misled(OLD, old | new, new, **{theirs: [139.0]})
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ class Done:
     """The uids of the pods that were deleted or evicted."""
     spoiled: list[float] = field(default_factory=list)
     """When a template, or what holds it, was changed while its controller was not paused."""
+    misleading: list[float] = field(default_factory=list)
+    """When what leads users was changed."""
     broken: dict[str, str] = field(default_factory=dict)
     """The names of pods that were broken, and not mended yet, with their uids."""
     asleep: int = 0
@@ -141,9 +143,13 @@ class Events:
 
     def _mislead(self, fault: Fault) -> None:
         assert self.leading is not None
+        if fault.what == "foreign-weight" and not self._is_held():
+            self.note(f"{fault.what}: no rollout holds the target")
+            return
         self.note(f"{fault.what} {fault.size}")
         self.done.what.append(fault.what)
         if fault.what == "foreign-weight":
+            self.done.misleading.append(time.monotonic())
             self.leading.weigh(fault.size)
         elif self.leading.gateway is not None:
             self.leading.gateway.is_silent = True
@@ -151,8 +157,8 @@ class Events:
     # --- other writers
 
     def _change(self, fault: Fault) -> None:
-        raw = self.subject.raw if self.subject.kind != "DeploymentPair" else self.subject.lab.raw(self.subject.name)
-        if OWNER not in raw["metadata"].get("annotations", {}):
+        raw = self._raw()
+        if not self._is_held():
             self.note(f"{fault.what}: no rollout holds the target")
             return
         self.note(f"{fault.what} {fault.size}")
@@ -181,6 +187,13 @@ class Events:
             self._template({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": now}}}, raw)
         else:
             self._template({"spec": {"containers": [{"name": "server", "image": f"{IMAGE}:9"}]}}, raw)
+
+    def _raw(self) -> dict[str, Any]:
+        is_pair = self.subject.kind == "DeploymentPair"
+        return self.subject.lab.raw(self.subject.name) if is_pair else self.subject.raw
+
+    def _is_held(self) -> bool:
+        return OWNER in self._raw()["metadata"].get("annotations", {})
 
     def _patch(self, patch: dict[str, Any]) -> None:
         if self.subject.kind == "DeploymentPair":

@@ -119,6 +119,8 @@ class Seen:
     """The uids of the pods that a fault deleted."""
     spoiled: Collection[float] = ()
     """When somebody else changed the template while its controller was not paused: what follows is theirs."""
+    misleading: Collection[float] = ()
+    """When somebody else changed what leads users."""
     passing: int = PASSING
     outages: Collection[tuple[float, float]] = ()
     """When servers of the cluster were away: controllers learn of a change of the replicas only afterwards."""
@@ -173,7 +175,8 @@ def misled(seen: Seen, leads: Sequence[Lead], old: Collection[str]) -> Iterator[
             hit.update(dict.fromkeys(lost, event.at))
             pods = event.pods
         now_empty = set(led) - {_side(pod, old) for pod in pods.values() if pod.is_ready}
-        spoiled = any(at - LATE_S <= event.at <= at + SPOILED_S for at in seen.spoiled)
+        others = [*seen.spoiled, *seen.misleading]
+        spoiled = any(at - LATE_S <= event.at <= at + SPOILED_S for at in others)
         for side in sorted(now_empty - empty):
             if pods and not spoiled and event.at - hit.get(side, -math.inf) > IN_FLIGHT_S:
                 yield f"users are led to the {side} side, which has no ready pod: {event}"

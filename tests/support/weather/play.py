@@ -399,7 +399,9 @@ class Player:
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         taken = done.taken | self.weather.taken
-        seen = judge.Seen(eyes.moments, eyes.sizes, budget, taken, done.spoiled, outages=self.weather.outages)
+        seen = judge.Seen(
+            eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages
+        )
         found = judge.breaches(seen)[:3]
         if events.leading is not None:
             await asyncio.to_thread(events.leading.close)
