@@ -91,6 +91,11 @@ class Status(Frozen):
         return "" if self.reason in self.waiting_for else self.reason
 
     @property
+    def has_lost_target(self) -> bool:
+        """Whether it ended because somebody deleted, released or took over the target, so nothing was rolled back."""
+        return self.outcome is not None and self.reason.startswith(f"{Cause.FENCED}: ")
+
+    @property
     def commands(self) -> str:
         """The commands that a person can use now, as in a usage line; empty when there are none."""
         return f"segue {'|'.join(self.can)} {self.target}" if self.can else ""

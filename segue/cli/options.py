@@ -192,6 +192,6 @@ async def connected(where: Where) -> "Client":
 
 def exit_code(status: Status) -> Exit:
     """Return the exit code of a status, for pipelines."""
-    if status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}:
+    if status.phase in {Phase.HELD, Phase.NEEDS_HUMAN} or status.has_lost_target:
         return Exit.NEEDS_PERSON
     return Exit.COMPLETED if status.outcome in {None, "Completed"} else Exit.ROLLED_BACK

@@ -200,18 +200,19 @@ def test_status_report_and_end_show_what_a_person_can_do(fields: dict[str, Any])
 
 
 @pytest.mark.parametrize(
-    ("phase", "outcome", "code"),
+    ("phase", "outcome", "reason", "code"),
     [
-        pytest.param(Phase.COMPLETED, "Completed", 0, id="completed"),
-        pytest.param(Phase.ROLLED_BACK, "RolledBack", 3, id="rolled back"),
-        pytest.param(Phase.ABORTED, "Aborted", 3, id="aborted"),
-        pytest.param(Phase.HELD, None, 4, id="held"),
-        pytest.param(Phase.NEEDS_HUMAN, None, 4, id="needs a person"),
+        pytest.param(Phase.COMPLETED, "Completed", "", 0, id="completed"),
+        pytest.param(Phase.ROLLED_BACK, "RolledBack", "CrashLoop: exit code 1", 3, id="rolled back"),
+        pytest.param(Phase.ABORTED, "Aborted", "aborted", 3, id="aborted"),
+        pytest.param(Phase.ABORTED, "Aborted", "Fenced: the target was deleted", 4, id="lost its target"),
+        pytest.param(Phase.HELD, None, "", 4, id="held"),
+        pytest.param(Phase.NEEDS_HUMAN, None, "", 4, id="needs a person"),
     ],
 )
-def test_the_exit_code_tells_the_outcome(phase: Phase, outcome: str | None, code: int) -> None:
+def test_the_exit_code_tells_the_outcome(phase: Phase, outcome: str | None, reason: str, code: int) -> None:
     """Pipelines decide by the exit code alone."""
-    assert exit_code(a_status(phase=phase, outcome=outcome)) == code
+    assert exit_code(a_status(phase=phase, outcome=outcome, reason=reason)) == code
 
 
 def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
