@@ -145,7 +145,7 @@ def _rolled(number: int, dice: random.Random) -> Rolled:
     if kind in {"Deployment", "StatefulSet"} and dice.random() < 0.25:
         spec["autoscaler"] = "hold"
     if kind == "DeploymentPair" and dice.random() < 0.6:
-        spec["strategy"] = _led(f"r{number}", strategy, dice)
+        spec["strategy"] = _led(f"r{number}", replicas, strategy, dice)
         faults += [_fault(what, dice, dice.randint(1, 99)) for what in dice.sample(ROUTING, dice.choice((0, 0, 1)))]
     return Rolled(f"r{number}", kind, replicas, ready_after, mode, spec, _in_order(faults))
 
@@ -173,7 +173,7 @@ def _strategy(kind: str, replicas: int, dice: random.Random) -> dict[str, Any]:
     return {**strategy, "waypoints": waypoints} if waypoints else strategy
 
 
-def _led(name: str, strategy: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+def _led(name: str, replicas: int, strategy: dict[str, Any], dice: random.Random) -> dict[str, Any]:
     """Return the strategy with what leads users: a Service that is switched, or a route with weights."""
     if dice.random() < 0.4:
         kept = {each: value for each, value in strategy.items() if each in {"step", "pace", "waypoints"}}
@@ -183,6 +183,8 @@ def _led(name: str, strategy: dict[str, Any], dice: random.Random) -> dict[str, 
     waypoints = [
         {**each, "weight": weight} for each, weight in zip(strategy.get("waypoints", ()), weights, strict=False)
     ]
+    if not strategy["maxSurge"] and (replicas == 1 or any(each["at"] == replicas for each in waypoints)):
+        strategy = {**strategy, "maxSurge": 1}  # a replica of each side, where users go to both
     traffic = {"route": name, "services": {"old": f"{name}-old", "new": f"{name}-new"}, "lag": "500ms"}
     if dice.random() < 0.3:
         traffic = {**traffic, "requireAccepted": True}
