@@ -48,6 +48,7 @@ class Load(Interceptor):
 
     def __init__(self, slots: int, memory_mib: float, meter: metrics.Meter | None = None) -> None:
         self.used = 0
+        self._tasks = 0
         self._slots = Level(
             "slots are in use", slots,
             "beyond it, further rollouts and writes wait for a free slot; start another worker, "
@@ -78,9 +79,13 @@ class Load(Interceptor):
         def memory(_: CallbackOptions) -> Iterable[Observation]:
             yield Observation(self._memory.limit * 2**20)
 
+        def tasks(_: CallbackOptions) -> Iterable[Observation]:
+            yield Observation(self._tasks)
+
         meter.create_observable_gauge("segue.slots.used", [used], description="Activities that run now")
         meter.create_observable_gauge("segue.slots.limit", [limit], description="The most activities at one time")
         meter.create_observable_gauge("segue.memory.limit", [memory], unit="By", description="Memory it may use")
+        meter.create_observable_gauge("segue.tasks", [tasks], description="Tasks of the event loop")
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's
         """Count each activity while it runs."""
@@ -93,6 +98,7 @@ class Load(Interceptor):
             await asyncio.sleep(PULSE_S)
             late_s = max(0.0, time.monotonic() - before - PULSE_S)
             self._late.record(late_s)
+            self._tasks = len(asyncio.all_tasks())
             for line in (self._slots.report(self.used), self._memory.report(memory_used_mib()), self._blocked(late_s)):
                 if line:
                     log.warning(line)

@@ -72,3 +72,4 @@ async def test_a_blocked_event_loop_is_measured_and_reported(caplog: pytest.LogC
     found = {m.name: m.data.data_points[0] for s in data.resource_metrics[0].scope_metrics for m in s.metrics}
     assert found["segue.event_loop.late"].max >= BLOCKED_S  # type: ignore[union-attr]
     assert found["segue.slots.limit"].value == 10  # type: ignore[union-attr]
+    assert found["segue.tasks"].value == 2, "this test and the measurement"  # type: ignore[union-attr]
