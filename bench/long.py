@@ -60,16 +60,14 @@ class Part:
     ended: list[Ended] = field(default_factory=list)
 
     def figures(self, of: Callable[[Iterable[float]], float] = statistics.median) -> dict[str, float]:
-        """Return the median of each figure, or another value; of the histories of completed rollouts: the others vary."""
+        """Return one value of each figure; the histories' only of completed rollouts, because the others vary."""
         good = [each for each in self.ended if each.outcome == "Completed"]
-        rows: list[tuple[Sequence[str], Sequence[Sequence[Any]]]] = [
-            (Sample._fields, self.samples),
-            (("events", "kib"), [each[2:] for each in good]),
-        ]
-        return {
-            name: of(float(each[at]) for each in found) for names, found in rows if found
-            for at, name in enumerate(names)
-        }  # fmt: skip
+        columns: dict[str, Iterable[float]] = {
+            **dict(zip(Sample._fields, zip(*self.samples, strict=True), strict=False)),
+            "events": [each.events for each in good],
+            "kib": [each.kib for each in good],
+        }
+        return {name: of(values) for name, values in columns.items()}
 
 
 class Long:
