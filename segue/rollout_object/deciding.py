@@ -46,6 +46,13 @@ class Run:
     retargeted_by: frozenset[str] = frozenset()
     """Who retargeted it, by the report of an ended one."""
 
+    @property
+    def origin(self) -> str:
+        """Who started it, for a person."""
+        if self.owner is None:
+            return "started by a command or a program"
+        return f"that of Rollout {self.owner.namespace}/{self.owner.name}"
+
     def is_of(self, desired: DesiredRollout) -> bool:
         """Whether this object owns it. A running one that a deleted object of the same name left is adopted."""
         if self.owner is None:
@@ -62,7 +69,10 @@ class ObjectAct(StrEnum):
     WAIT = "wait"
     """Nothing, until Temporal answers something else."""
     CLAIM = "claim"
-    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it."""
+    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it.
+
+    An object has the finalizer only from here until its rollout has ended: one at rest can be deleted at once, also
+    with its namespace, whose roles may go before it."""
     ORDER = "order"
     """Send an order by an annotation to the rollout, and record the answer."""
     START = "start"
@@ -73,7 +83,7 @@ class ObjectAct(StrEnum):
     """Record that spec.paused pauses nothing any more."""
     ABORT = "abort"
     RELEASE = "release"
-    """Remove the finalizer."""
+    """Remove the finalizer: nothing is under way that a deletion must wait for."""
 
 
 def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
@@ -94,10 +104,9 @@ def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
     if run is not None and run.is_running:
         return _steer(desired, recorded, run)
     outcome = run.outcome if run is not None and run.is_of(desired) else recorded.outcome
-    if desired.refusal or not differs(desired, handled(desired, recorded, run), outcome):
-        return ObjectAct.REST
-    if desired.standing.paused:
-        return ObjectAct.REST
+    wanted = not desired.refusal and differs(desired, handled(desired, recorded, run), outcome)
+    if not wanted or desired.standing.paused:
+        return ObjectAct.RELEASE if desired.is_claimed else ObjectAct.REST
     recorded_id = recorded.workflow_id if recorded.starting == desired.generation else ""
     return ObjectAct.START if desired.is_claimed and recorded_id == desired.workflow_id else ObjectAct.CLAIM
 

@@ -1,25 +1,22 @@
-"""Makes the status of a Rollout in Kubernetes, and the event of a change of phase. Pure."""
+"""Makes the status of a Rollout in Kubernetes. Pure."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from segue.errors import Exit, SegueError
-from segue.rollout_object import KIND
 from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
 from segue.rollout_object.desired import DesiredRollout, Object
-from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectSide, ObjectStatus
-from segue.spec import API_VERSION
 from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
 
 STUCK = {Phase.HELD, Phase.NEEDS_HUMAN}
 INVALID, WAITING, PENDING = "Invalid", "Waiting", "Pending"
 """Phases of an object without a rollout of its own: its spec is refused, it waits for another one, it starts."""
-_WARNINGS = {
+PROBLEMS = {
     Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, "Terminated",
 }  # fmt: skip
+"""Phases whose event is a warning."""
 
 
 class _Verdict(NamedTuple):
@@ -123,7 +120,7 @@ def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
     if under_way:
         return _moving(found), found.phase or PENDING
     if run is not None and run.is_running:
-        message = f"another rollout of {found.target} is under way; this one waits for its end"
+        message = f"another rollout of {found.target}, {run.origin}, is under way; this one waits for its end"
         return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
     if differs(desired, found.handled, found.outcome):
         return _starting(desired)
@@ -181,43 +178,3 @@ def document(status: ObjectStatus) -> Object:
     """Return the status as JSON; null removes a field of the former one."""
     found: Object = status.model_dump(mode="json", by_alias=True)
     return found
-
-
-def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) -> Object | None:
-    """Return the Kubernetes Event for a change of phase; None if the phase is the same.
-
-    ``found`` is the object whose status was replaced: its version makes the event's name unique.
-    """
-    if after.phase == before.phase:
-        return None
-    message = after.reason or after.waiting_for or after.change
-    text = f"{after.target or found['metadata']['name']}: {message}" if message else after.target
-    about = [before.phase, after.phase, after.run_id]
-    return _event(found, after.phase, text, now, about, warns=after.phase in _WARNINGS)
-
-
-def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, taken: bool) -> Object:
-    """Return the Kubernetes Event for the answer to an order; ``found`` is the object before it was recorded."""
-    reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
-    about = [order.verb, order.value, order.user]
-    return _event(found, reason, f"{order.verb} by {order.by}: {answer}"[:MAX_TEXT], now, about, warns=not taken)
-
-
-def _event(found: Object, reason: str, message: str, now: str, about: list[str], *, warns: bool) -> Object:
-    metadata = found["metadata"]
-    about = [metadata["uid"], metadata["resourceVersion"], *about]
-    name = f"{metadata['name'][:200]}.{hashlib.sha256('/'.join(about).encode()).hexdigest()[:16]}"
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": name, "namespace": metadata["namespace"]},
-        "involvedObject": {
-            "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
-            "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
-        },
-        "type": "Warning" if warns else "Normal",
-        "reason": reason,
-        "message": message,
-        "source": {"component": "segue"},
-        "firstTimestamp": now, "lastTimestamp": now, "count": 1,
-    }  # fmt: skip

@@ -29,6 +29,7 @@ from segue.clusters import Access
 from segue.rollout_object import FINALIZER, guarding
 from segue.rollout_object.crd import Definition, file_of
 from segue.rollout_object.desired import desired_rollout
+from segue.rollout_object.events import STEP
 from segue.rollout_object.orders import GUARDED
 from segue.spec import DeploymentTarget
 from segue.spec.profile import ProfileName
@@ -159,10 +160,10 @@ class Objects:
     def images(self, name: str) -> list[str]:
         return [pod.spec.containers[0].image for pod in self.lab.pods(name)]
 
-    def events(self, name: str) -> list[str]:
+    def events(self, name: str, of: str = "Rollout") -> list[str]:
         found: list[Any] = self.lab.core.list_namespaced_event(self.lab.namespace).items
         about = [(each.involved_object.kind, each.involved_object.name, each.reason) for each in found]
-        return [reason for kind, named, reason in about if (kind, named) == ("Rollout", name)]
+        return [reason for kind, named, reason in about if (kind, named) == (of, name)]
 
     def close(self) -> None:
         for each in self.controllers:
@@ -239,8 +240,18 @@ async def _is_good(objects: Objects) -> None:
     assert objects.conditions("good") == {
         "Accepted": "True", "Ready": "True", "Reconciling": "False", "Stalled": "False",
     }  # fmt: skip
+    await until("no finalizer at rest", lambda: FINALIZER not in objects.get("good")["metadata"].get("finalizers", []))
     assert {"Preparing", "Completed"} & {*objects.events("good")} >= {"Completed"}
-    assert len(objects.events("good")) == len({*objects.events("good")}), "two controllers make each event once"
+    phases = [each for each in objects.events("good") if each != STEP]
+    assert len(phases) == len({*phases}), "two controllers make each event once"
+    await until("events of the target", lambda: {STEP, "Completed"} <= {*objects.events("good", "Deployment")})
+    uids = {
+        each.involved_object.uid
+        for each in objects.lab.core.list_namespaced_event(
+            objects.lab.namespace, field_selector="involvedObject.kind=Deployment,involvedObject.name=good,source=segue"
+        ).items
+    }
+    assert uids == {objects.lab.deployment("good").metadata.uid}, "`kubectl describe` finds them by the uid"
 
 
 async def _is_bad(objects: Objects) -> None:

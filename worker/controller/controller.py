@@ -22,8 +22,9 @@ from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
 from segue.rollout_object.deciding import ObjectAct, Run, decide, edits, handled_now, open_order, workflow_to_read
 from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
+from segue.rollout_object.events import order_event, status_events, target_reference
 from segue.rollout_object.orders import EDIT, GUARDED, AnnotatedOrder, stamp_of
-from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
+from segue.rollout_object.showing import Seen, document, is_news, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 from segue.spec import OwnProfile
 from segue.spec.refusals import NamedProfile
@@ -342,7 +343,7 @@ class Controller:
     # --- writes -----------------------------------------------------------------------------------------------
 
     async def _write(self, found: Object, seen: Seen, recorded: ObjectStatus, pace: _Pace) -> bool:
-        """Write the status if it differs, and the event of a change of phase; return whether it is news."""
+        """Write the status if it differs, and its events; return whether it is news."""
         after = show(seen, recorded, _now())
         news = is_news(recorded, after)
         if after == recorded or not (news or monotonic() - pace.written_at > TEXT_S):
@@ -350,8 +351,7 @@ class Controller:
         await self._patch_status(found, after)
         pace.written_at = monotonic()
         # After the write, which only one of several controllers succeeds with: so an event is made once.
-        made = event(found, recorded, after, _now())
-        if made is not None:
+        for made in status_events(found, recorded, after, _now(), _target_of(seen)):
             await self._make_event(made)
         return news
 
@@ -385,6 +385,15 @@ def backoff_s(failures: int) -> float:
 def after_acts_s(acts: int) -> float:
     """Return the time until the next reading after so many acts in a row: only a few follow each other at once."""
     return 0.0 if acts < ACTS_AT_ONCE else min(SOON_S * (acts - ACTS_AT_ONCE + 1), LATER_S)
+
+
+def _target_of(seen: Seen) -> Object | None:
+    """Return the reference to the target that the object's rollout has written to; None if there is none."""
+    run, rollout = seen.run, seen.desired.rollout
+    if run is None or run.status is None or rollout is None:
+        return None
+    is_of_it = run.is_of(seen.desired) and run.workflow_id == seen.desired.workflow_id
+    return target_reference(rollout.spec.target, run.status.target_uid) if is_of_it else None
 
 
 def _refused(recorded: ObjectStatus, wants: DesiredRollout, why: str) -> ObjectStatus:
