@@ -213,7 +213,7 @@ Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespace
              "`patch` adds and removes the finalizer."),
         AccessRule("segue.dev", ("rollouts/status",), ("patch",)),
         AccessRule("segue.dev", ("rolloutprofiles",), ("get",), (), "For Rollouts that name a profile of yours."),
-        AccessRule("", ("events",), ("create",), (), "For events of each Rollout and its target. Without it, there are none."),
+        AccessRule("", ("events",), ("create",), (), "For events about Rollouts and their targets. Without it: none."),
     ),
     account=("segue", "segue-controller"),
 )  # fmt: skip
