@@ -156,15 +156,16 @@ def _leave(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
 
 def _steer(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectAct:
     """Return how the rollout under way follows the object."""
-    if desired.refusal or not run.is_of(desired) or run.workflow_id != desired.workflow_id or run.status is None:
+    if not run.is_of(desired) or run.status is None:
         return ObjectAct.WAIT
-    can = run.status.can
-    if "retarget" in can and recorded.refused_generation != desired.generation and any(edits(desired, recorded, run)):
+    can, is_former = run.status.can, run.workflow_id != desired.workflow_id  # of another target, or of a refused spec
+    is_edited = not is_former and recorded.refused_generation != desired.generation
+    if "retarget" in can and is_edited and any(edits(desired, recorded, run)):
         return ObjectAct.RETARGET
     if desired.standing.paused:
         moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
         return ObjectAct.PAUSE if "pause" in can and moves else ObjectAct.WAIT
-    if recorded.paused:
+    if recorded.paused and not desired.refusal:  # nothing goes on for a spec that nobody understands
         is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
         return ObjectAct.RESUME if "resume" in can and not is_held else ObjectAct.FORGET_PAUSE
     return ObjectAct.WAIT

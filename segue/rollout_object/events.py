@@ -70,12 +70,17 @@ def target_reference(target: Target, uid: str) -> Object | None:
 
 def _said(before: ObjectStatus, after: ObjectStatus) -> Iterator[_Said]:
     old, new = (before.old.replicas, after.old.replicas), (before.new.replicas, after.new.replicas)
-    if after.run_id == before.run_id and any(each[0] != each[1] for each in (old, new)) and (old[0] or new[0]):
-        text = f"old replicas {old[0]} → {old[1]}, new replicas {new[0]} → {new[1]}"
-        yield _Said(STEP, text, False, (STEP, after.run_id))
+    is_known = after.run_id == before.run_id and bool(old[0] or new[0])
+    if is_known and (old[0] != old[1] or new[0] != new[1]):
+        yield _Said(STEP, f"{_counts('old', *old)}, {_counts('new', *new)} replicas", False, (STEP, after.run_id))
     if after.phase != before.phase:
-        text = after.reason or after.waiting_for or after.change or after.phase
+        waits = f"waits for {after.waiting_for}" if after.waiting_for else ""
+        text = after.reason or waits or after.change or after.phase
         yield _Said(after.phase, text, after.phase in PROBLEMS, (before.phase, after.phase, after.run_id))
+
+
+def _counts(side: str, before: int, after: int) -> str:
+    return f"{side} {before} → {after}" if before != after else f"{side} {after}"
 
 
 def _reference(found: Object) -> Object:

@@ -50,7 +50,7 @@ def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
     reason = verdict.message if phase not in {*Phase} else found.reason
     found = found.but(phase=phase, reason=_short(reason))
     accepted = ("False", INVALID, desired.refusal) if desired.refusal else ("True", "Valid", "")
-    if not desired.refusal and found.outcome == REFUSED:
+    if not desired.refusal and phase == REFUSED:
         accepted = ("False", REFUSED, verdict.message)
     if not desired.refusal and is_refused(desired, found):
         accepted = ("False", "RetargetRefused", recorded_refusal(recorded))

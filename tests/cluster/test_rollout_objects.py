@@ -374,6 +374,8 @@ async def _waits_for_a_profile(objects: Objects) -> None:
     """A controller may read ClusterRolloutProfiles only by a right of its own, and its refusal says how to grant it."""
     lab = objects.lab
     condition = await objects.says("wide", "Stalled", "Invalid")
+    missing = f"spec.profile.name: '{lab.namespace}': is no RolloutProfile of namespace {lab.namespace}"
+    assert condition["message"].startswith(missing)
     assert "kubectl apply -f deploy/rbac-profiles.yaml" in condition["message"]
     rbac = RbacAuthorizationV1Api(lab.core.api_client)
     role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-profiles.yaml").read_text())

@@ -170,6 +170,16 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
         FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")),
         ObjectAct.FORGET_PAUSE,
     ),
+    "runs, and is bad and paused now": (
+        replace(BAD, standing=PAUSED.standing), record(FIRST), run(FIRST), ObjectAct.PAUSE,
+    ),
+    "runs, paused, and is bad but not paused now": (
+        BAD, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.WAIT,
+    ),
+    "runs, moved and paused": (replace(MOVED, standing=PAUSED.standing), record(FIRST), run(FIRST), ObjectAct.PAUSE),
+    "runs, paused, moved, and not paused any more": (
+        MOVED, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.RESUME,
+    ),
     # Orders by annotations.
     "ordered": (APPROVED, record(FIRST), run(FIRST), ObjectAct.ORDER),
     "ordered, and answered": (APPROVED, ANSWERED, run(FIRST), ObjectAct.WAIT),
@@ -278,6 +288,13 @@ def test_nothing_is_read_of_an_object_at_rest() -> None:
     assert workflow_to_read(BAD, record(FIRST, outcome="Completed")) == ""
 
 
+def test_a_bad_spec_still_obeys_paused() -> None:
+    """Whoever stops a rollout in a hurry may have made a mistake elsewhere."""
+    for change in (CHANGE, {"images": {"server": " "}}):
+        assert [wants(change=change, paused=each).standing.paused for each in (True, False)] == [True, False]
+    assert not wants(paused="yes").standing.paused
+
+
 def test_a_bad_spec_still_obeys_on_delete() -> None:
     left = wants(deleted=True, onDelete="leave", chnage={})
     assert left.refusal and decide(left, record(FIRST), None) is ObjectAct.RELEASE
@@ -360,6 +377,12 @@ def test_the_conditions(case: str) -> None:
     assert bool(conditions[Kind.ACCEPTED].message) is refused
 
 
+def test_what_starts_again_is_accepted() -> None:
+    """The former refusal is over; the next answer of the cluster counts."""
+    retried = shown(RETRIED, record(FIRST, outcome=REFUSED, starting=1), None)
+    assert (retried.phase, retried.condition(Kind.ACCEPTED).status) == ("Pending", "True")  # type: ignore[union-attr]
+
+
 def test_it_says_whose_rollout_it_waits_for() -> None:
     other = replace(run(FIRST), owner=Owner("u9", "serving", "second", handled_now(FIRST)))
     texts = [str(shown(FIRST, record(), each).condition(Kind.RECONCILING)) for each in (run(None), other)]
@@ -431,8 +454,8 @@ def test_each_step_has_an_event_about_the_object_and_the_target() -> None:
     target = target_reference(FIRST.rollout.spec.target, "t1")
     of_object, of_target = made = status_events(found(), counted(4, 0), counted(3, 1), NOW, target)
     assert {each["reason"] for each in made} == {STEP}
-    assert of_object["message"] == "serving/chat: old replicas 4 → 3, new replicas 0 → 1"
-    assert of_target["message"] == "Rollout chat: old replicas 4 → 3, new replicas 0 → 1"
+    assert of_object["message"] == "serving/chat: old 4 → 3, new 0 → 1 replicas"
+    assert of_target["message"] == "Rollout chat: old 4 → 3, new 0 → 1 replicas"
     assert of_target["involvedObject"] == {
         "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "serving", "name": "chat", "uid": "t1",
     }  # fmt: skip
