@@ -16,6 +16,11 @@ from segue.status import Status
 
 REFUSED, LOST = "Refused", "Lost"
 """How a rollout ended that has no report: nothing was started; Temporal has no trace of it."""
+SUPERSEDED = "Superseded"
+"""How a completed one stands after a later rollout of the target, which is not the object's, left another version."""
+
+_LEFT = {Outcome.COMPLETED, SUPERSEDED}
+"""Outcomes that a later rollout of somebody else changes."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,14 @@ def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
     return desired.workflow_id if differs(desired, recorded.handled, recorded.outcome) else ""
 
 
+def workflow_at_rest(desired: DesiredRollout, recorded: ObjectStatus) -> str:
+    """Return the id of the workflow that may have left another version since; empty if there is nothing to lose.
+
+    An object at rest needs no answer: while Temporal is away, it stays as it is.
+    """
+    return desired.workflow_id if recorded.outcome in _LEFT and not desired.is_deleted else ""
+
+
 def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
     """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
     if desired.is_deleted:
@@ -109,6 +122,15 @@ def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
         return ObjectAct.RELEASE if desired.is_claimed else ObjectAct.REST
     recorded_id = recorded.workflow_id if recorded.starting == desired.generation else ""
     return ObjectAct.START if desired.is_claimed and recorded_id == desired.workflow_id else ObjectAct.CLAIM
+
+
+def outcome_after(recorded: ObjectStatus, run: Run) -> str:
+    """Return how the object's own rollout stands after the latest run, which is somebody else's and has ended."""
+    if recorded.outcome not in _LEFT or run.outcome != Outcome.COMPLETED or run.status is None:
+        return recorded.outcome
+    left = run.status.runs.template if run.status.runs else ""
+    is_same = left == recorded.version if recorded.version else run.status.change == recorded.change
+    return Outcome.COMPLETED if is_same else SUPERSEDED
 
 
 def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrder | None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from segue.errors import Exit, SegueError
-from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
+from segue.rollout_object import RETRY
+from segue.rollout_object.deciding import LOST, REFUSED, SUPERSEDED, Run, differs, handled, outcome_after
 from segue.rollout_object.desired import DesiredRollout, Object
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectSide, ObjectStatus
 from segue.state import TO_BASELINE, Outcome, Phase
@@ -14,7 +15,7 @@ STUCK = {Phase.HELD, Phase.NEEDS_HUMAN}
 INVALID, WAITING, PENDING = "Invalid", "Waiting", "Pending"
 """Phases of an object without a rollout of its own: its spec is refused, it waits for another one, it starts."""
 PROBLEMS = {
-    Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, "Terminated",
+    Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, SUPERSEDED, "Terminated",
 }  # fmt: skip
 """Phases whose event is a warning."""
 
@@ -81,7 +82,7 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     if recorded.starting:  # what was recorded about the former rollout ends with it
         recorded = recorded.but(starting=0, paused=False, aborted=False)
     if run is not None and not run.is_of(seen.desired):
-        return recorded
+        return recorded if run.is_running else _after(recorded, run)
     if run is None:
         lost = recorded.run_id and not recorded.outcome
         return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
@@ -92,10 +93,17 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     return found if run.status is None else _counted(found, run.status)
 
 
+def _after(recorded: ObjectStatus, run: Run) -> ObjectStatus:
+    """Return the record after a rollout of somebody else has ended."""
+    outcome = outcome_after(recorded, run)
+    return recorded if outcome == recorded.outcome else recorded.but(outcome=outcome, reason="")
+
+
 def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
     return found.but(
         phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
         rollout=status.rollout, approval=status.approval, pause=status.pause,
+        version=status.runs.template if status.runs else "",
         replicas=status.replicas, floor=status.floor,
         old=ObjectSide(replicas=status.old.replicas, ready=status.old.ready),
         new=ObjectSide(replicas=status.new.replicas, ready=status.new.ready),
@@ -124,7 +132,7 @@ def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
         return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
     if differs(desired, found.handled, found.outcome):
         return _starting(desired)
-    return _ended(found)
+    return _ended(found, run)
 
 
 def _starting(desired: DesiredRollout) -> tuple[_Verdict, str]:
@@ -133,12 +141,16 @@ def _starting(desired: DesiredRollout) -> tuple[_Verdict, str]:
     return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
 
 
-def _ended(found: ObjectStatus) -> tuple[_Verdict, str]:
+def _ended(found: ObjectStatus, run: Run | None) -> tuple[_Verdict, str]:
     outcome = found.outcome or PENDING
     if outcome == Outcome.COMPLETED:
         return _Verdict(Kind.READY, outcome, f"{found.target} runs the version"), outcome
     if outcome == LOST:
         return _Verdict(Kind.STALLED, LOST, "Temporal has no trace of the rollout; edit the spec to start again"), LOST
+    if outcome == SUPERSEDED and run is not None and run.status is not None:  # else the record has the words
+        later = f"a later rollout of {found.target}, {run.origin}, left another version ({run.status.change})"
+        fix = f"to roll this object's version again, edit it, or annotate it with {RETRY}"
+        return _Verdict(Kind.STALLED, SUPERSEDED, f"{later}; {fix}"), SUPERSEDED
     return _Verdict(Kind.STALLED, outcome, found.reason), outcome
 
 

@@ -192,7 +192,7 @@ STOPS = {"waypoints": [{"at": 1, "approval": True}]}
 async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     """A controller without Temporal tells so and loses nothing; then two of them roll everything, each thing once."""
     lab = objects.lab
-    names = ("good", "bad", "edited", "deleted", "left", "same")
+    names = ("good", "bad", "edited", "deleted", "left", "same", "shared")
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
     alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
     objects.create("good")
@@ -206,11 +206,13 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     objects.create("same", {"images": {"server": "example/chat:1"}})
     for name in ("edited", "deleted", "left"):
         objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
+    for name, image in SHARED.items():
+        objects.create(name, {"images": {"server": image}}, target={"name": "shared"})
     objects.controller()
     objects.controller()
     await asyncio.gather(
         _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
-        _is_deleted(objects), _is_left(objects), objects.becomes("same", "Ready"),
+        _is_deleted(objects), _is_left(objects), _is_shared(objects), objects.becomes("same", "Ready"),
     )  # fmt: skip
     # A start that is repeated late, as by a controller that was frozen, is answered with the run that has ended.
     engine = Engine(lambda: asyncio.sleep(0, lab.temporal), lab.namespace, lab.task_queue)
@@ -225,6 +227,7 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
         "left": [WorkflowExecutionStatus.RUNNING],
         "edited": [ended, ended],
         "same": [WorkflowExecutionStatus.FAILED],
+        "shared": [ended] * 3,
     }
     await asyncio.gather(*(objects.has_runs(name, others.get(name, [ended])) for name in names))
 
@@ -297,6 +300,29 @@ async def _is_left(objects: Objects) -> None:
     await objects.reaches("left", "AwaitingApproval")
     objects.delete("left")
     await until("the object to be gone", lambda: not objects.exists("left"), LIMIT_S)
+
+
+SHARED = {"first": "example/chat:2", "second": "example/chat:3"}
+
+
+async def _is_shared(objects: Objects) -> None:
+    """Of two objects for one target, and beside a command, Ready is only the one whose version runs."""
+
+    def ready() -> list[str]:
+        return [name for name in SHARED if objects.conditions(name).get("Ready") == "True"]
+
+    def superseded() -> list[str]:
+        return [name for name in SHARED if objects.get(name).get("status", {}).get("phase") == "Superseded"]
+
+    await until("one of two", lambda: len(ready()) == 1 == len(superseded()), LIMIT_S, poll_s=0.5)
+    [last], [former] = ready(), superseded()
+    assert objects.images("shared") == [SHARED[last]] * 2
+    message = objects.get(former)["status"]["reason"]
+    assert f"that of Rollout {objects.lab.namespace}/{last}, left another version (server={SHARED[last]})" in message
+    started = await objects.lab.start("shared", {"images": {"server": "example/chat:9"}})
+    await started.end()
+    objects.patch(last, {"metadata": {"annotations": {"read": "again"}}})  # else within some minutes
+    assert "started by a command" in (await objects.becomes(last, "Stalled"))["reason"]
 
 
 def message_of(error: ApiException) -> str:

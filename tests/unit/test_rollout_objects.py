@@ -15,11 +15,13 @@ from segue.rollout_object.crd import Definition, definition, file_of, manifest
 from segue.rollout_object.deciding import (
     LOST,
     REFUSED,
+    SUPERSEDED,
     ObjectAct,
     Owner,
     Run,
     decide,
     handled_now,
+    workflow_at_rest,
     workflow_to_read,
 )
 from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
@@ -375,6 +377,50 @@ def test_the_conditions(case: str) -> None:
     refused = case in {"bad", "bad now", "refused"}
     assert conditions[Kind.ACCEPTED].status == ("False" if refused else "True")
     assert bool(conditions[Kind.ACCEPTED].message) is refused
+
+
+def later(left: str, of: DesiredRollout | None = None, ended: str = "Completed", **fields: Any) -> Run:
+    """Return a rollout of somebody else that left this version, after the object's own."""
+    seen = status(Phase.COMPLETED, "", change=f"server={left}", runs={"template": left}, **fields)
+    owner = Owner("u9", "serving", "b", handled_now(of)) if of else None
+    return replace(run(of, ended=ended, status=seen), run_id="r9", owner=owner)
+
+
+LATER: dict[str, tuple[str, str, Run | None, str]] = {
+    "none": ("Completed", "v2", None, "Completed"),
+    "another version": ("Completed", "v2", later("v3"), SUPERSEDED),
+    "another object's": ("Completed", "v2", later("v3", SECOND), SUPERSEDED),
+    "the same version": ("Completed", "v2", later("v2"), "Completed"),
+    "rolled back": ("Completed", "v2", later("v3", ended="RolledBack"), "Completed"),
+    "refused": ("Completed", "v2", replace(run(None, ended=REFUSED), status=None), "Completed"),
+    "of a release before, the same": ("Completed", "", later("v2"), "Completed"),
+    "of a release before, another": ("Completed", "", later("v3"), SUPERSEDED),
+    "superseded, no answer": (SUPERSEDED, "v2", None, SUPERSEDED),
+    "superseded, and put back": (SUPERSEDED, "v2", later("v2"), "Completed"),
+    "it had rolled back itself": ("RolledBack", "v1", later("v3"), "RolledBack"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_a_later_rollout_that_leaves_another_version_supersedes(case: str) -> None:
+    """Ready means that the target runs the version, also after `segue start`, `segue undo`, or a second object."""
+    outcome, version, ran, expected = LATER[case]
+    given = replace(FIRST, is_claimed=False)
+    recorded = record(given, outcome=outcome, version=version, change="server=v2", reason="before")
+    after = show(Seen(given, ran, is_read=ran is not None), recorded, NOW)
+    kind = Kind.READY if expected == "Completed" else Kind.STALLED
+    assert (after.outcome, after.phase, after.condition(kind).status) == (expected, expected, "True")  # type: ignore[union-attr]
+    assert decide(given, recorded, ran) is ObjectAct.REST
+    if outcome == "Completed" and expected == SUPERSEDED and ran is not None:
+        assert ran.origin in after.reason and "segue.dev/retry" in after.reason
+        assert decide(replace(RETRIED, is_claimed=False), after, ran) is ObjectAct.CLAIM
+        assert show(Seen(given, None, is_read=False), after, NOW) == after
+
+
+def test_an_object_at_rest_looks_only_for_later_rollouts() -> None:
+    completed = record(FIRST, outcome="Completed")
+    assert (workflow_to_read(FIRST, completed), workflow_at_rest(FIRST, completed)) == ("", ID)
+    assert workflow_at_rest(FIRST, record(FIRST, outcome="RolledBack")) == "" == workflow_at_rest(DELETED, completed)
 
 
 def test_what_starts_again_is_accepted() -> None:
