@@ -23,7 +23,7 @@ from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.clusters import HERE, Access
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
-from segue.rights import command_for
+from segue.rights import grant_for
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -713,5 +713,5 @@ def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:
 
 def _grant(why: str, role: str) -> str:
     """Return what grants a missing right to whom the API server denied it: the worker, or the caller of a command."""
-    person, command = _PERSON.search(why), command_for(why)
-    return f"grant {person[1] if person else 'the worker'} {role}{f': {command}' if command else ''}"
+    person = _PERSON.search(why)
+    return f"grant {person[1] if person else 'the worker'} {grant_for(why) or role}"

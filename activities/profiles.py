@@ -2,11 +2,14 @@
 
 from activities.cluster import Cluster, Object, connected
 from segue.clusters import Access
-from segue.errors import NotFound
+from segue.errors import NotAllowed, NotFound
 from segue.rollout_object import CLUSTER_PROFILES, PROFILES
 from segue.spec import OwnProfile
 from segue.spec.own_profile import CLUSTER_WIDE, NAMESPACED, read_own_profile
+from segue.spec.profile import ProfileName
 from segue.spec.refusals import NamedProfile
+
+FIELD = "spec.profile.name"
 
 
 async def find_profile(cluster: Cluster, wanted: NamedProfile) -> OwnProfile | None:
@@ -21,6 +24,12 @@ async def find_profile(cluster: Cluster, wanted: NamedProfile) -> OwnProfile | N
             found = await cluster.get(resource, namespace, wanted.name)
         except NotFound:
             continue
+        except NotAllowed as error:
+            if namespace:
+                raise
+            why = f"is no RolloutProfile of namespace {wanted.namespace}, and a ClusterRolloutProfile cannot be read"
+            fix = f"check the name (built-in are {', '.join(ProfileName)}), or {error.fix}"
+            raise NotAllowed(f"{why} ({error.why})", field=FIELD, value=wanted.name, fix=fix) from error
         return _read(found, kind, namespace)
     return None
 

@@ -213,7 +213,7 @@ Its ServiceAccount is `segue-controller` in namespace `segue`. For all namespace
              "`patch` adds and removes the finalizer."),
         AccessRule("segue.dev", ("rollouts/status",), ("patch",)),
         AccessRule("segue.dev", ("rolloutprofiles",), ("get",), (), "For Rollouts that name a profile of yours."),
-        AccessRule("", ("events",), ("create",), (), "For the events of each Rollout. Without it, there are none."),
+        AccessRule("", ("events",), ("create",), (), "For events about Rollouts and their targets. Without it: none."),
     ),
     account=("segue", "segue-controller"),
 )  # fmt: skip
@@ -318,14 +318,31 @@ def commands(rights: Sequence[Right], namespace: str) -> str:
     return " && ".join(role.command(namespace) for role in roles) + more
 
 
-def command_for(denial: str) -> str | None:
-    """Return the command that grants what the API server denied, by its message; None if no published role does."""
+class Grant(NamedTuple):
+    """A published role that grants what somebody lacks."""
+
+    role: Role
+    namespace: str
+    """Where; empty for the whole cluster."""
+
+    @property
+    def command(self) -> str:
+        """The command that grants it."""
+        return self.role.command(self.namespace)
+
+    def __str__(self) -> str:
+        where = " in this namespace" if self.namespace else ""
+        return f"{self.role.file}'s role{where}: {self.command}"
+
+
+def grant_for(denial: str) -> Grant | None:
+    """Return what grants the right that the API server denied, by its message; None if no published role does."""
     found = _DENIED.search(denial)
     if found is None:
         return None
     namespace = found["namespace"]
     role = role_of(Right(found["verb"], found["group"], found["resource"]), cluster_wide=namespace is None)
-    return role.command(namespace or "") if role else None
+    return Grant(role, namespace or "") if role else None
 
 
 # --- manifests -------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ class Status(Frozen):
     id: str
     name: str
     target: str
+    target_uid: str = Field(default="", description="The target's uid. Empty before the first write.")
     change: str = Field(default="", description="The change, in one line.")
     phase: Phase
     outcome: str | None = None
@@ -111,7 +112,7 @@ def make_status(
     ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
     ended = state.outcome is not None
     return Status(
-        id=workflow_id, name=name, target=str(target), change=change.described,
+        id=workflow_id, name=name, target=str(target), target_uid=state.mark.uid, change=change.described,
         phase=state.phase, outcome=state.outcome,
         replicas=replicas, floor=budget.floor if budget else 0, ceiling=budget.ceiling if budget else 0,
         old=SideStatus(replicas=seen.old.total, ready=seen.old.ready) if seen else SideStatus(replicas=0, ready=0),

@@ -16,6 +16,11 @@ from segue.status import Status
 
 REFUSED, LOST = "Refused", "Lost"
 """How a rollout ended that has no report: nothing was started; Temporal has no trace of it."""
+SUPERSEDED = "Superseded"
+"""How a completed one stands after a later rollout of the target, which is not the object's, left another version."""
+
+_LEFT = {Outcome.COMPLETED, SUPERSEDED}
+"""Outcomes that a later rollout of somebody else changes."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class Run:
     retargeted_by: frozenset[str] = frozenset()
     """Who retargeted it, by the report of an ended one."""
 
+    @property
+    def origin(self) -> str:
+        """Who started it, for a person."""
+        if self.owner is None:
+            return "started by a command or a program"
+        return f"that of Rollout {self.owner.namespace}/{self.owner.name}"
+
     def is_of(self, desired: DesiredRollout) -> bool:
         """Whether this object owns it. A running one that a deleted object of the same name left is adopted."""
         if self.owner is None:
@@ -62,7 +74,10 @@ class ObjectAct(StrEnum):
     WAIT = "wait"
     """Nothing, until Temporal answers something else."""
     CLAIM = "claim"
-    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it."""
+    """Add the finalizer, and record the workflow's id and that it starts: a killed controller looks for it.
+
+    An object has the finalizer only from here until its rollout has ended: one at rest can be deleted at once, also
+    with its namespace, whose roles may go before it."""
     ORDER = "order"
     """Send an order by an annotation to the rollout, and record the answer."""
     START = "start"
@@ -73,7 +88,7 @@ class ObjectAct(StrEnum):
     """Record that spec.paused pauses nothing any more."""
     ABORT = "abort"
     RELEASE = "release"
-    """Remove the finalizer."""
+    """Remove the finalizer: nothing is under way that a deletion must wait for."""
 
 
 def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
@@ -85,6 +100,14 @@ def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
     return desired.workflow_id if differs(desired, recorded.handled, recorded.outcome) else ""
 
 
+def workflow_at_rest(desired: DesiredRollout, recorded: ObjectStatus) -> str:
+    """Return the id of the workflow that may have left another version since; empty if there is nothing to lose.
+
+    An object at rest needs no answer: while Temporal is away, it stays as it is.
+    """
+    return desired.workflow_id if recorded.outcome in _LEFT and not desired.is_deleted else ""
+
+
 def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> ObjectAct:
     """Return the next action; ``run`` is that of ``workflow_to_read``, or None if Temporal has none."""
     if desired.is_deleted:
@@ -94,12 +117,20 @@ def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
     if run is not None and run.is_running:
         return _steer(desired, recorded, run)
     outcome = run.outcome if run is not None and run.is_of(desired) else recorded.outcome
-    if desired.refusal or not differs(desired, handled(desired, recorded, run), outcome):
-        return ObjectAct.REST
-    if desired.standing.paused:
-        return ObjectAct.REST
+    wanted = not desired.refusal and differs(desired, handled(desired, recorded, run), outcome)
+    if not wanted or desired.standing.paused:
+        return ObjectAct.RELEASE if desired.is_claimed else ObjectAct.REST
     recorded_id = recorded.workflow_id if recorded.starting == desired.generation else ""
     return ObjectAct.START if desired.is_claimed and recorded_id == desired.workflow_id else ObjectAct.CLAIM
+
+
+def outcome_after(recorded: ObjectStatus, run: Run) -> str:
+    """Return how the object's own rollout stands after the latest run, which is somebody else's and has ended."""
+    if recorded.outcome not in _LEFT or run.outcome != Outcome.COMPLETED or run.status is None:
+        return recorded.outcome
+    left = run.status.runs.template if run.status.runs else ""
+    is_same = left == recorded.version if recorded.version else run.status.change == recorded.change
+    return Outcome.COMPLETED if is_same else SUPERSEDED
 
 
 def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrder | None:
@@ -147,15 +178,16 @@ def _leave(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
 
 def _steer(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectAct:
     """Return how the rollout under way follows the object."""
-    if desired.refusal or not run.is_of(desired) or run.workflow_id != desired.workflow_id or run.status is None:
+    if not run.is_of(desired) or run.status is None:
         return ObjectAct.WAIT
-    can = run.status.can
-    if "retarget" in can and recorded.refused_generation != desired.generation and any(edits(desired, recorded, run)):
+    can, is_former = run.status.can, run.workflow_id != desired.workflow_id  # of another target, or of a refused spec
+    is_edited = not is_former and recorded.refused_generation != desired.generation
+    if "retarget" in can and is_edited and any(edits(desired, recorded, run)):
         return ObjectAct.RETARGET
     if desired.standing.paused:
         moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
         return ObjectAct.PAUSE if "pause" in can and moves else ObjectAct.WAIT
-    if recorded.paused:
+    if recorded.paused and not desired.refusal:  # nothing goes on for a spec that nobody understands
         is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
         return ObjectAct.RESUME if "resume" in can and not is_held else ObjectAct.FORGET_PAUSE
     return ObjectAct.WAIT

@@ -139,9 +139,10 @@ def _placed(rollout: Rollout, cluster: str, *, is_named: bool) -> tuple[Rollout 
 
 
 def _standing_alone(spec: Any) -> Standing:
-    """Return an object's own fields if the rest of its spec is refused: a deletion still obeys them."""
-    leaves = isinstance(spec, dict) and spec.get("onDelete") == OnDelete.LEAVE
-    return Standing(on_delete=OnDelete.LEAVE if leaves else OnDelete.ABORT)
+    """Return an object's own fields if the rest of its spec is refused: a deletion and a pause still obey them."""
+    given = spec if isinstance(spec, dict) else {}
+    leaves = given.get("onDelete") == OnDelete.LEAVE
+    return Standing(on_delete=OnDelete.LEAVE if leaves else OnDelete.ABORT, paused=given.get("paused") is True)
 
 
 def _marks(spec: Object, retry: str) -> Marks:

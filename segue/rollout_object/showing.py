@@ -1,25 +1,23 @@
-"""Makes the status of a Rollout in Kubernetes, and the event of a change of phase. Pure."""
+"""Makes the status of a Rollout in Kubernetes. Pure."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from segue.errors import Exit, SegueError
-from segue.rollout_object import KIND
-from segue.rollout_object.deciding import LOST, REFUSED, Run, differs, handled
+from segue.rollout_object import RETRY
+from segue.rollout_object.deciding import LOST, REFUSED, SUPERSEDED, Run, differs, handled, outcome_after
 from segue.rollout_object.desired import DesiredRollout, Object
-from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import MAX_TEXT, Condition, Kind, ObjectSide, ObjectStatus
-from segue.spec import API_VERSION
 from segue.state import TO_BASELINE, Outcome, Phase
 from segue.status import Status
 
 STUCK = {Phase.HELD, Phase.NEEDS_HUMAN}
 INVALID, WAITING, PENDING = "Invalid", "Waiting", "Pending"
 """Phases of an object without a rollout of its own: its spec is refused, it waits for another one, it starts."""
-_WARNINGS = {
-    Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, "Terminated",
+PROBLEMS = {
+    Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED, *STUCK, INVALID, REFUSED, LOST, SUPERSEDED, "Terminated",
 }  # fmt: skip
+"""Phases whose event is a warning."""
 
 
 class _Verdict(NamedTuple):
@@ -53,7 +51,7 @@ def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
     reason = verdict.message if phase not in {*Phase} else found.reason
     found = found.but(phase=phase, reason=_short(reason))
     accepted = ("False", INVALID, desired.refusal) if desired.refusal else ("True", "Valid", "")
-    if not desired.refusal and found.outcome == REFUSED:
+    if not desired.refusal and phase == REFUSED:
         accepted = ("False", REFUSED, verdict.message)
     if not desired.refusal and is_refused(desired, found):
         accepted = ("False", "RetargetRefused", recorded_refusal(recorded))
@@ -84,7 +82,7 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     if recorded.starting:  # what was recorded about the former rollout ends with it
         recorded = recorded.but(starting=0, paused=False, aborted=False)
     if run is not None and not run.is_of(seen.desired):
-        return recorded
+        return recorded if run.is_running else _after(recorded, run)
     if run is None:
         lost = recorded.run_id and not recorded.outcome
         return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
@@ -95,10 +93,17 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     return found if run.status is None else _counted(found, run.status)
 
 
+def _after(recorded: ObjectStatus, run: Run) -> ObjectStatus:
+    """Return the record after a rollout of somebody else has ended."""
+    outcome = outcome_after(recorded, run)
+    return recorded if outcome == recorded.outcome else recorded.but(outcome=outcome, reason="")
+
+
 def _counted(found: ObjectStatus, status: Status) -> ObjectStatus:
     return found.but(
         phase=status.phase, reason=_short(status.reason), waiting_for=_short(status.waiting_for),
         rollout=status.rollout, approval=status.approval, pause=status.pause,
+        version=status.runs.template if status.runs else "",
         replicas=status.replicas, floor=status.floor,
         old=ObjectSide(replicas=status.old.replicas, ready=status.old.ready),
         new=ObjectSide(replicas=status.new.replicas, ready=status.new.ready),
@@ -123,11 +128,11 @@ def _judged(seen: Seen, found: ObjectStatus) -> tuple[_Verdict, str]:
     if under_way:
         return _moving(found), found.phase or PENDING
     if run is not None and run.is_running:
-        message = f"another rollout of {found.target} is under way; this one waits for its end"
+        message = f"another rollout of {found.target}, {run.origin}, is under way; this one waits for its end"
         return _Verdict(Kind.RECONCILING, "OtherRollout", message), WAITING
     if differs(desired, found.handled, found.outcome):
         return _starting(desired)
-    return _ended(found)
+    return _ended(found, run)
 
 
 def _starting(desired: DesiredRollout) -> tuple[_Verdict, str]:
@@ -136,12 +141,16 @@ def _starting(desired: DesiredRollout) -> tuple[_Verdict, str]:
     return _Verdict(Kind.RECONCILING, PENDING, "the rollout starts"), PENDING
 
 
-def _ended(found: ObjectStatus) -> tuple[_Verdict, str]:
+def _ended(found: ObjectStatus, run: Run | None) -> tuple[_Verdict, str]:
     outcome = found.outcome or PENDING
     if outcome == Outcome.COMPLETED:
         return _Verdict(Kind.READY, outcome, f"{found.target} runs the version"), outcome
     if outcome == LOST:
         return _Verdict(Kind.STALLED, LOST, "Temporal has no trace of the rollout; edit the spec to start again"), LOST
+    if outcome == SUPERSEDED and run is not None and run.status is not None:  # else the record has the words
+        later = f"a later rollout of {found.target}, {run.origin}, left another version ({run.status.change})"
+        fix = f"to roll this object's version again, edit it, or annotate it with {RETRY}"
+        return _Verdict(Kind.STALLED, SUPERSEDED, f"{later}; {fix}"), SUPERSEDED
     return _Verdict(Kind.STALLED, outcome, found.reason), outcome
 
 
@@ -181,43 +190,3 @@ def document(status: ObjectStatus) -> Object:
     """Return the status as JSON; null removes a field of the former one."""
     found: Object = status.model_dump(mode="json", by_alias=True)
     return found
-
-
-def event(found: Object, before: ObjectStatus, after: ObjectStatus, now: str) -> Object | None:
-    """Return the Kubernetes Event for a change of phase; None if the phase is the same.
-
-    ``found`` is the object whose status was replaced: its version makes the event's name unique.
-    """
-    if after.phase == before.phase:
-        return None
-    message = after.reason or after.waiting_for or after.change
-    text = f"{after.target or found['metadata']['name']}: {message}" if message else after.target
-    about = [before.phase, after.phase, after.run_id]
-    return _event(found, after.phase, text, now, about, warns=after.phase in _WARNINGS)
-
-
-def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, taken: bool) -> Object:
-    """Return the Kubernetes Event for the answer to an order; ``found`` is the object before it was recorded."""
-    reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
-    about = [order.verb, order.value, order.user]
-    return _event(found, reason, f"{order.verb} by {order.by}: {answer}"[:MAX_TEXT], now, about, warns=not taken)
-
-
-def _event(found: Object, reason: str, message: str, now: str, about: list[str], *, warns: bool) -> Object:
-    metadata = found["metadata"]
-    about = [metadata["uid"], metadata["resourceVersion"], *about]
-    name = f"{metadata['name'][:200]}.{hashlib.sha256('/'.join(about).encode()).hexdigest()[:16]}"
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {"name": name, "namespace": metadata["namespace"]},
-        "involvedObject": {
-            "apiVersion": API_VERSION, "kind": KIND, "namespace": metadata["namespace"], "name": metadata["name"],
-            "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
-        },
-        "type": "Warning" if warns else "Normal",
-        "reason": reason,
-        "message": message,
-        "source": {"component": "segue"},
-        "firstTimestamp": now, "lastTimestamp": now, "count": 1,
-    }  # fmt: skip

@@ -101,6 +101,7 @@ class ObjectStatus(Shown):
     orders: tuple[Answered, ...] = Field(
         default=(), description="The latest order by each of these annotations, and what came of it."
     )
+    version: str = Field(default="", description="The pod template that the latest rollout left, as a fingerprint.")
     workflow_id: str = Field(default="", description="The id of the rollout's workflow in Temporal.")
     run_id: str = Field(default="", description="The run of that workflow.")
     handled: Handled | None = None

@@ -29,6 +29,7 @@ from segue.clusters import Access
 from segue.rollout_object import FINALIZER, guarding
 from segue.rollout_object.crd import Definition, file_of
 from segue.rollout_object.desired import desired_rollout
+from segue.rollout_object.events import STEP
 from segue.rollout_object.orders import GUARDED
 from segue.spec import DeploymentTarget
 from segue.spec.profile import ProfileName
@@ -159,10 +160,10 @@ class Objects:
     def images(self, name: str) -> list[str]:
         return [pod.spec.containers[0].image for pod in self.lab.pods(name)]
 
-    def events(self, name: str) -> list[str]:
+    def events(self, name: str, of: str = "Rollout") -> list[str]:
         found: list[Any] = self.lab.core.list_namespaced_event(self.lab.namespace).items
         about = [(each.involved_object.kind, each.involved_object.name, each.reason) for each in found]
-        return [reason for kind, named, reason in about if (kind, named) == ("Rollout", name)]
+        return [reason for kind, named, reason in about if (kind, named) == (of, name)]
 
     def close(self) -> None:
         for each in self.controllers:
@@ -191,7 +192,7 @@ STOPS = {"waypoints": [{"at": 1, "approval": True}]}
 async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     """A controller without Temporal tells so and loses nothing; then two of them roll everything, each thing once."""
     lab = objects.lab
-    names = ("good", "bad", "edited", "deleted", "left", "same")
+    names = ("good", "bad", "edited", "deleted", "left", "same", "shared")
     await asyncio.gather(*(lab.deploy(name, 2) for name in names))
     alone = objects.controller(TEMPORAL_ADDRESS="127.0.0.1:1")
     objects.create("good")
@@ -205,11 +206,13 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
     objects.create("same", {"images": {"server": "example/chat:1"}})
     for name in ("edited", "deleted", "left"):
         objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
+    for name, image in SHARED.items():
+        objects.create(name, {"images": {"server": image}}, target={"name": "shared"})
     objects.controller()
     objects.controller()
     await asyncio.gather(
         _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
-        _is_deleted(objects), _is_left(objects), objects.becomes("same", "Ready"),
+        _is_deleted(objects), _is_left(objects), _is_shared(objects), objects.becomes("same", "Ready"),
     )  # fmt: skip
     # A start that is repeated late, as by a controller that was frozen, is answered with the run that has ended.
     engine = Engine(lambda: asyncio.sleep(0, lab.temporal), lab.namespace, lab.task_queue)
@@ -224,6 +227,7 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
         "left": [WorkflowExecutionStatus.RUNNING],
         "edited": [ended, ended],
         "same": [WorkflowExecutionStatus.FAILED],
+        "shared": [ended] * 3,
     }
     await asyncio.gather(*(objects.has_runs(name, others.get(name, [ended])) for name in names))
 
@@ -239,8 +243,18 @@ async def _is_good(objects: Objects) -> None:
     assert objects.conditions("good") == {
         "Accepted": "True", "Ready": "True", "Reconciling": "False", "Stalled": "False",
     }  # fmt: skip
+    await until("no finalizer at rest", lambda: FINALIZER not in objects.get("good")["metadata"].get("finalizers", []))
     assert {"Preparing", "Completed"} & {*objects.events("good")} >= {"Completed"}
-    assert len(objects.events("good")) == len({*objects.events("good")}), "two controllers make each event once"
+    phases = [each for each in objects.events("good") if each != STEP]
+    assert len(phases) == len({*phases}), "two controllers make each event once"
+    await until("events of the target", lambda: {STEP, "Completed"} <= {*objects.events("good", "Deployment")})
+    uids = {
+        each.involved_object.uid
+        for each in objects.lab.core.list_namespaced_event(
+            objects.lab.namespace, field_selector="involvedObject.kind=Deployment,involvedObject.name=good,source=segue"
+        ).items
+    }
+    assert uids == {objects.lab.deployment("good").metadata.uid}, "`kubectl describe` finds them by the uid"
 
 
 async def _is_bad(objects: Objects) -> None:
@@ -286,6 +300,29 @@ async def _is_left(objects: Objects) -> None:
     await objects.reaches("left", "AwaitingApproval")
     objects.delete("left")
     await until("the object to be gone", lambda: not objects.exists("left"), LIMIT_S)
+
+
+SHARED = {"first": "example/chat:2", "second": "example/chat:3"}
+
+
+async def _is_shared(objects: Objects) -> None:
+    """Of two objects for one target, and beside a command, Ready is only the one whose version runs."""
+
+    def ready() -> list[str]:
+        return [name for name in SHARED if objects.conditions(name).get("Ready") == "True"]
+
+    def superseded() -> list[str]:
+        return [name for name in SHARED if objects.get(name).get("status", {}).get("phase") == "Superseded"]
+
+    await until("one of two", lambda: len(ready()) == 1 == len(superseded()), LIMIT_S, poll_s=0.5)
+    [last], [former] = ready(), superseded()
+    assert objects.images("shared") == [SHARED[last]] * 2
+    message = objects.get(former)["status"]["reason"]
+    assert f"that of Rollout {objects.lab.namespace}/{last}, left another version (server={SHARED[last]})" in message
+    started = await objects.lab.start("shared", {"images": {"server": "example/chat:9"}})
+    await started.end()
+    objects.patch(last, {"metadata": {"annotations": {"read": "again"}}})  # else within some minutes
+    assert "started by a command" in (await objects.becomes(last, "Stalled"))["reason"]
 
 
 def message_of(error: ApiException) -> str:
@@ -363,6 +400,8 @@ async def _waits_for_a_profile(objects: Objects) -> None:
     """A controller may read ClusterRolloutProfiles only by a right of its own, and its refusal says how to grant it."""
     lab = objects.lab
     condition = await objects.says("wide", "Stalled", "Invalid")
+    missing = f"spec.profile.name: '{lab.namespace}': is no RolloutProfile of namespace {lab.namespace}"
+    assert condition["message"].startswith(missing)
     assert "kubectl apply -f deploy/rbac-profiles.yaml" in condition["message"]
     rbac = RbacAuthorizationV1Api(lab.core.api_client)
     role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-profiles.yaml").read_text())

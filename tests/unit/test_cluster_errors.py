@@ -26,9 +26,14 @@ ROWS = [
     Row("no-right", 403, f'{ISVC} is forbidden: User "system:serviceaccount:segue:worker" cannot patch resource '
         '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),
     Row("no-right-of-a-person", 403, 'deployments.apps "chat" is forbidden: User "alice" cannot get resource '
-        '"deployments" in API group "apps" in the namespace "a"', NotAllowed, "; grant alice the role: kubectl"),
+        '"deployments" in API group "apps" in the namespace "a"', NotAllowed,
+        "; grant alice deploy/rbac.yaml's role in this namespace: kubectl apply -n a -f deploy/rbac.yaml"),
     Row("no-right-to-list", 403, 'pods is forbidden: User "segue" cannot list resource "pods" in API group "" in the '
-        'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed, "grant segue the role"),
+        'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed,
+        "grant segue deploy/rbac.yaml's role in this namespace: kubectl apply -n a"),
+    Row("no-right-of-the-cluster", 403, 'clusterrolloutprofiles.segue.dev "x" is forbidden: User "c" cannot get '
+        'resource "clusterrolloutprofiles" in API group "segue.dev" at the cluster scope', NotAllowed,
+        "grant c deploy/rbac-profiles.yaml's role: kubectl apply -f deploy/rbac-profiles.yaml"),
     Row("no-right-to-a-path", 403, 'forbidden: User "system:anonymous" cannot get path "/apis"', NotAllowed, "grant"),
     Row("proxy", 403, "Forbidden", NotAllowed, "grant the worker the role"),
     Row("webhook", 403, 'admission webhook "isvc.kserve" denied the request: name must be empty', Refused,

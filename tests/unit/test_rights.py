@@ -16,9 +16,9 @@ from segue.rights import (
     Right,
     Role,
     Use,
-    command_for,
     commands,
     described,
+    grant_for,
     grants,
     manifest,
     needed,
@@ -134,7 +134,8 @@ def test_the_command_grants_all_roles_that_are_needed() -> None:
     ],
 )  # fmt: skip
 def test_the_denial_names_the_command_that_grants_the_right(denial: str, command: str | None) -> None:
-    assert command_for(denial) == command
+    found = grant_for(denial)
+    assert (found and found.command) == command
 
 
 @pytest.mark.parametrize(

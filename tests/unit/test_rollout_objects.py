@@ -15,16 +15,19 @@ from segue.rollout_object.crd import Definition, definition, file_of, manifest
 from segue.rollout_object.deciding import (
     LOST,
     REFUSED,
+    SUPERSEDED,
     ObjectAct,
     Owner,
     Run,
     decide,
     handled_now,
+    workflow_at_rest,
     workflow_to_read,
 )
 from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
+from segue.rollout_object.events import STEP, order_event, status_events, target_reference
 from segue.rollout_object.orders import GUARDED, ORDERS, AnnotatedOrder, person_in
-from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
+from segue.rollout_object.showing import Seen, document, is_news, show
 from segue.rollout_object.status import Kind, ObjectStatus
 from segue.spec import OwnProfile, read_object, read_rollout
 from segue.spec.own_profile import read_own_profile
@@ -100,44 +103,44 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
     "claimed": (FIRST, record(starting=1), None, ObjectAct.START),
     "new and paused": (wants(claimed=False, paused=True), ObjectStatus(), None, ObjectAct.REST),
     "bad": (replace(BAD, is_claimed=False), ObjectStatus(), None, ObjectAct.REST),
-    "completed": (FIRST, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "completed": (FIRST, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),
     "completed, then edited": (SECOND, record(FIRST, outcome="Completed"), None, ObjectAct.CLAIM),
     "completed, then edited, claimed": (SECOND, record(FIRST, outcome="Completed", starting=2), None, ObjectAct.START),
     "completed, then edited, claimed, and edited back": (
-        wants(3), record(FIRST, outcome="Completed", starting=2), None, ObjectAct.REST,
+        wants(3), record(FIRST, outcome="Completed", starting=2), None, ObjectAct.RELEASE,
     ),
-    "completed, then other rules": (RULES, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
-    "completed, then another strategy": (STRATEGY, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
+    "completed, then other rules": (RULES, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),
+    "completed, then another strategy": (STRATEGY, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),
     "completed, then moved": (MOVED, record(FIRST, outcome="Completed"), None, ObjectAct.CLAIM),
-    "completed, then retried": (RETRIED, record(FIRST, outcome="Completed"), None, ObjectAct.REST),
-    "rolled back": (FIRST, record(FIRST, outcome="RolledBack"), None, ObjectAct.REST),
+    "completed, then retried": (RETRIED, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),
+    "rolled back": (FIRST, record(FIRST, outcome="RolledBack"), None, ObjectAct.RELEASE),
     "rolled back, then other rules": (RULES, record(FIRST, outcome="RolledBack"), None, ObjectAct.CLAIM),
     "rolled back, then other rules, claimed": (
         RULES, record(FIRST, outcome="RolledBack", starting=2), None, ObjectAct.START,
     ),
     "rolled back, then retried": (RETRIED, record(FIRST, outcome="RolledBack"), None, ObjectAct.CLAIM),
     "rolled back, then edited and paused": (
-        wants(2, change=OTHER, paused=True), record(FIRST, outcome="RolledBack"), None, ObjectAct.REST,
+        wants(2, change=OTHER, paused=True), record(FIRST, outcome="RolledBack"), None, ObjectAct.RELEASE,
     ),
     # A controller that was killed finds its own start, and never repeats it.
     "killed after the start": (FIRST, record(), run(FIRST), ObjectAct.WAIT),
-    "killed after the start, and it ended": (FIRST, record(), run(FIRST, ended="Completed"), ObjectAct.REST),
-    "killed after the start, and it rolled back": (FIRST, record(), run(FIRST, ended="RolledBack"), ObjectAct.REST),
-    "killed after the start, which was refused": (FIRST, record(), run(FIRST, ended=REFUSED), ObjectAct.REST),
+    "killed after the start, and it ended": (FIRST, record(), run(FIRST, ended="Completed"), ObjectAct.RELEASE),
+    "killed after the start, and it rolled back": (FIRST, record(), run(FIRST, ended="RolledBack"), ObjectAct.RELEASE),
+    "killed after the start, which was refused": (FIRST, record(), run(FIRST, ended=REFUSED), ObjectAct.RELEASE),
     "killed after the start of an edit, which ended": (
-        SECOND, record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="RolledBack"), ObjectAct.REST,
+        SECOND, record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="RolledBack"), ObjectAct.RELEASE,
     ),
     "killed after a start, and edited back since": (
         wants(3), record(FIRST, outcome="Completed", starting=2), run(SECOND, ended="Completed"), ObjectAct.CLAIM,
     ),
     "killed after a retarget, and it ended": (
-        SECOND, record(FIRST), run(FIRST, ended="Completed", retargeted_by=frozenset({SECOND.by})), ObjectAct.REST,
+        SECOND, record(FIRST), run(FIRST, ended="Completed", retargeted_by=frozenset({SECOND.by})), ObjectAct.RELEASE,
     ),
     "its retarget never arrived, and it ended": (SECOND, record(FIRST), run(FIRST, ended="Completed"), ObjectAct.CLAIM),
-    "Temporal has no trace of it": (FIRST, record(FIRST), None, ObjectAct.REST),
+    "Temporal has no trace of it": (FIRST, record(FIRST), None, ObjectAct.RELEASE),
     "retried, runs": (RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED), ObjectAct.WAIT),
     "retried, and rolled back again": (
-        RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED, ended="RolledBack"), ObjectAct.REST,
+        RETRIED, record(FIRST, outcome="RolledBack", starting=1), run(RETRIED, ended="RolledBack"), ObjectAct.RELEASE,
     ),
     # Somebody else's rollout.
     "another rollout runs": (FIRST, record(), run(None), ObjectAct.WAIT),
@@ -169,6 +172,16 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
         FIRST, record(FIRST, paused=True), run(FIRST, status=status(Phase.HELD, "resume abort")),
         ObjectAct.FORGET_PAUSE,
     ),
+    "runs, and is bad and paused now": (
+        replace(BAD, standing=PAUSED.standing), record(FIRST), run(FIRST), ObjectAct.PAUSE,
+    ),
+    "runs, paused, and is bad but not paused now": (
+        BAD, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.WAIT,
+    ),
+    "runs, moved and paused": (replace(MOVED, standing=PAUSED.standing), record(FIRST), run(FIRST), ObjectAct.PAUSE),
+    "runs, paused, moved, and not paused any more": (
+        MOVED, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.RESUME,
+    ),
     # Orders by annotations.
     "ordered": (APPROVED, record(FIRST), run(FIRST), ObjectAct.ORDER),
     "ordered, and answered": (APPROVED, ANSWERED, run(FIRST), ObjectAct.WAIT),
@@ -198,6 +211,13 @@ def test_the_next_action(case: str) -> None:
         assert workflow_to_read(given, recorded) == (
             "" if given.standing.on_delete == "leave" and given.is_deleted else ID
         )
+
+
+@pytest.mark.parametrize("case", [case for case, row in TABLE.items() if row[-1] is ObjectAct.RELEASE])
+def test_an_object_at_rest_has_no_finalizer(case: str) -> None:
+    """It can be deleted without a controller, and with its namespace, whose roles may go first."""
+    given, recorded, ran, _ = TABLE[case]
+    assert decide(replace(given, is_claimed=False), recorded, ran) is ObjectAct.REST
 
 
 def test_the_orders_of_an_object() -> None:
@@ -232,7 +252,7 @@ def test_who_wrote_the_spec_is_the_requester() -> None:
     assert (written.by, SECOND.chosen_by) == (SECOND.by, SECOND.by)
     assert person_in(written.chosen_by) == ("kubernetes user alice", SECOND.by)
     assert person_in(SECOND.by) == ("", SECOND.by) and person_in("bob by kubernetes user alice")[0] == ""
-    for who, act in ((SECOND.by, ObjectAct.REST), (written.chosen_by, ObjectAct.REST), ("bob", ObjectAct.CLAIM)):
+    for who, act in ((SECOND.by, ObjectAct.RELEASE), (written.chosen_by, ObjectAct.RELEASE), ("bob", ObjectAct.CLAIM)):
         ended = run(FIRST, ended="Completed", retargeted_by=frozenset({who}))
         for given in (SECOND, written):
             assert decide(given, record(FIRST), ended) is act
@@ -268,6 +288,13 @@ def test_nothing_is_read_of_an_object_at_rest() -> None:
     assert workflow_to_read(SECOND, record(FIRST, outcome="Completed")) == ID
     assert workflow_to_read(wants(deleted=True, onDelete="leave"), record(FIRST)) == ""
     assert workflow_to_read(BAD, record(FIRST, outcome="Completed")) == ""
+
+
+def test_a_bad_spec_still_obeys_paused() -> None:
+    """Whoever stops a rollout in a hurry may have made a mistake elsewhere."""
+    for change in (CHANGE, {"images": {"server": " "}}):
+        assert [wants(change=change, paused=each).standing.paused for each in (True, False)] == [True, False]
+    assert not wants(paused="yes").standing.paused
 
 
 def test_a_bad_spec_still_obeys_on_delete() -> None:
@@ -352,6 +379,62 @@ def test_the_conditions(case: str) -> None:
     assert bool(conditions[Kind.ACCEPTED].message) is refused
 
 
+def later(left: str, of: DesiredRollout | None = None, ended: str = "Completed", **fields: Any) -> Run:
+    """Return a rollout of somebody else that left this version, after the object's own."""
+    seen = status(Phase.COMPLETED, "", change=f"server={left}", runs={"template": left}, **fields)
+    owner = Owner("u9", "serving", "b", handled_now(of)) if of else None
+    return replace(run(of, ended=ended, status=seen), run_id="r9", owner=owner)
+
+
+LATER: dict[str, tuple[str, str, Run | None, str]] = {
+    "none": ("Completed", "v2", None, "Completed"),
+    "another version": ("Completed", "v2", later("v3"), SUPERSEDED),
+    "another object's": ("Completed", "v2", later("v3", SECOND), SUPERSEDED),
+    "the same version": ("Completed", "v2", later("v2"), "Completed"),
+    "rolled back": ("Completed", "v2", later("v3", ended="RolledBack"), "Completed"),
+    "refused": ("Completed", "v2", replace(run(None, ended=REFUSED), status=None), "Completed"),
+    "of a release before, the same": ("Completed", "", later("v2"), "Completed"),
+    "of a release before, another": ("Completed", "", later("v3"), SUPERSEDED),
+    "superseded, no answer": (SUPERSEDED, "v2", None, SUPERSEDED),
+    "superseded, and put back": (SUPERSEDED, "v2", later("v2"), "Completed"),
+    "it had rolled back itself": ("RolledBack", "v1", later("v3"), "RolledBack"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_a_later_rollout_that_leaves_another_version_supersedes(case: str) -> None:
+    """Ready means that the target runs the version, also after `segue start`, `segue undo`, or a second object."""
+    outcome, version, ran, expected = LATER[case]
+    given = replace(FIRST, is_claimed=False)
+    recorded = record(given, outcome=outcome, version=version, change="server=v2", reason="before")
+    after = show(Seen(given, ran, is_read=ran is not None), recorded, NOW)
+    kind = Kind.READY if expected == "Completed" else Kind.STALLED
+    assert (after.outcome, after.phase, after.condition(kind).status) == (expected, expected, "True")  # type: ignore[union-attr]
+    assert decide(given, recorded, ran) is ObjectAct.REST
+    if outcome == "Completed" and expected == SUPERSEDED and ran is not None:
+        assert ran.origin in after.reason and "segue.dev/retry" in after.reason
+        assert decide(replace(RETRIED, is_claimed=False), after, ran) is ObjectAct.CLAIM
+        assert show(Seen(given, None, is_read=False), after, NOW) == after
+
+
+def test_an_object_at_rest_looks_only_for_later_rollouts() -> None:
+    completed = record(FIRST, outcome="Completed")
+    assert (workflow_to_read(FIRST, completed), workflow_at_rest(FIRST, completed)) == ("", ID)
+    assert workflow_at_rest(FIRST, record(FIRST, outcome="RolledBack")) == "" == workflow_at_rest(DELETED, completed)
+
+
+def test_what_starts_again_is_accepted() -> None:
+    """The former refusal is over; the next answer of the cluster counts."""
+    retried = shown(RETRIED, record(FIRST, outcome=REFUSED, starting=1), None)
+    assert (retried.phase, retried.condition(Kind.ACCEPTED).status) == ("Pending", "True")  # type: ignore[union-attr]
+
+
+def test_it_says_whose_rollout_it_waits_for() -> None:
+    other = replace(run(FIRST), owner=Owner("u9", "serving", "second", handled_now(FIRST)))
+    texts = [str(shown(FIRST, record(), each).condition(Kind.RECONCILING)) for each in (run(None), other)]
+    assert "started by a command or a program" in texts[0] and "that of Rollout serving/second" in texts[1]
+
+
 def test_the_counts_and_the_record_survive_an_outage() -> None:
     counted = status(replicas=4, floor=4, old={"replicas": 3, "ready": 3}, new={"replicas": 1, "ready": 0})
     before = shown(FIRST, record(FIRST), run(FIRST, status=counted))
@@ -373,7 +456,7 @@ def test_a_retarget_to_the_running_version_completes() -> None:
     back = run(FIRST, ended="RolledBack", status=status(Phase.ROLLED_BACK, "", reason=why))
     back = replace(back, retargeted_by=frozenset({SECOND.by}))
     assert shown(SECOND, record(SECOND), back).condition(Kind.READY).status == "True"  # type: ignore[union-attr]
-    assert decide(SECOND, record(FIRST), back) is ObjectAct.REST
+    assert decide(SECOND, record(FIRST), back) is ObjectAct.RELEASE
 
 
 def test_a_new_start_forgets_what_was_recorded_about_the_former() -> None:
@@ -398,12 +481,57 @@ def test_only_texts_are_no_news() -> None:
 
 def test_an_event_for_each_change_of_phase() -> None:
     before, after = shown(FIRST, record(), None), shown(FIRST, record(FIRST), ROLLED_BACK)
-    assert event(found(), before, before, NOW) is None
-    made = event(found(), before, after, NOW)
-    assert made is not None
+    assert status_events(found(), before, before, NOW) == []
+    [made] = status_events(found(), before, after, NOW)
     assert (made["type"], made["reason"], made["message"]) == ("Warning", "RolledBack", "serving/chat: CrashLoop: x")
-    assert event(found(), before, after, NOW) == made
-    assert made["metadata"]["name"] != event({**found()}, after, before, NOW)["metadata"]["name"]  # type: ignore[index]
+    assert status_events(found(), before, after, NOW) == [made]
+    [back] = status_events(found(), after, before, NOW)
+    assert made["metadata"]["name"] != back["metadata"]["name"]
+
+
+def test_each_step_has_an_event_about_the_object_and_the_target() -> None:
+    """`kubectl describe deployment` shows who moves it: events are found by kind, name and uid."""
+
+    def counted(old: int, new: int) -> ObjectStatus:
+        sides: Any = {"old": {"replicas": old, "ready": old}, "new": {"replicas": new, "ready": 0}}
+        return shown(FIRST, record(FIRST), run(FIRST, status=status(replicas=4, **sides)))
+
+    assert FIRST.rollout is not None
+    target = target_reference(FIRST.rollout.spec.target, "t1")
+    of_object, of_target = made = status_events(found(), counted(4, 0), counted(3, 1), NOW, target)
+    assert {each["reason"] for each in made} == {STEP}
+    assert of_object["message"] == "serving/chat: old 4 → 3, new 0 → 1 replicas"
+    assert of_target["message"] == "Rollout chat: old 4 → 3, new 0 → 1 replicas"
+    assert of_target["involvedObject"] == {
+        "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "serving", "name": "chat", "uid": "t1",
+    }  # fmt: skip
+    assert of_object["metadata"]["name"] != of_target["metadata"]["name"]
+    first = shown(FIRST, record(), None)
+    assert [each["reason"] for each in status_events(found(), first, counted(4, 0), NOW)] == ["Progressing"]
+
+
+TARGETS = {
+    "pair": (
+        {"kind": "DeploymentPair", "old": "a", "new": "b"},
+        {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"},
+    ),
+    "own resource": (
+        {"kind": "Supervised", "resource": "InferenceService", "name": "a"}, {"kind": "InferenceService", "name": "a"},
+    ),
+    "groups": (
+        {"kind": "LeaderWorkerSet", "name": "a"},
+        {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "name": "a"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TARGETS)
+def test_the_target_of_an_event(case: str) -> None:
+    given, expected = TARGETS[case]
+    rollout = wants(target=given).rollout
+    assert rollout is not None
+    assert target_reference(rollout.spec.target, "t1") == {**expected, "namespace": "serving", "uid": "t1"}
+    assert target_reference(rollout.spec.target, "") is None
 
 
 def test_the_status_reads_back() -> None:
@@ -455,7 +583,7 @@ def test_a_profile_is_needed_only_until_the_request_was_handled() -> None:
     later = desired_rollout({**found(**NAMED), "status": status}, "east")
     assert (later.is_bare, later.refusal, later.workflow_id) == (True, "", first.workflow_id)
     assert decide(later, record(first), run(first)) is ObjectAct.WAIT
-    assert decide(later, record(first, outcome="Completed"), None) is ObjectAct.REST
+    assert decide(later, record(first, outcome="Completed"), None) is ObjectAct.RELEASE
     edited = desired_rollout({**found(2, **NAMED, change=OTHER), "status": status}, "east")
     assert (edited.is_bare, edited.rollout, edited.profile) == (False, None, NamedProfile("serving", "ours"))
     assert "no profile of this name was found for namespace serving" in edited.refusal
@@ -467,7 +595,7 @@ def test_a_profile_that_cannot_be_used_refuses_what_starts() -> None:
     )
     assert refused.refusal == "RolloutProfile serving/ours: spec.x: is not a field"
     assert refused.standing.on_delete == "leave"
-    assert decide(refused, ObjectStatus(), None) is ObjectAct.REST
+    assert decide(refused, ObjectStatus(), None) is ObjectAct.RELEASE
     assert show(Seen(refused, None, is_read=False), ObjectStatus(), NOW).phase == "Invalid"
 
 

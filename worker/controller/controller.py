@@ -20,10 +20,20 @@ from segue import messages
 from segue.errors import AlreadyRolling, Conflict, NotAllowed, NotFound, Refused, SegueError
 from segue.messages import RetargetTo
 from segue.rollout_object import FINALIZER, RESOURCE
-from segue.rollout_object.deciding import ObjectAct, Run, decide, edits, handled_now, open_order, workflow_to_read
+from segue.rollout_object.deciding import (
+    ObjectAct,
+    Run,
+    decide,
+    edits,
+    handled_now,
+    open_order,
+    workflow_at_rest,
+    workflow_to_read,
+)
 from segue.rollout_object.desired import DesiredRollout, desired_rollout, status_of
+from segue.rollout_object.events import order_event, status_events, target_reference
 from segue.rollout_object.orders import EDIT, GUARDED, AnnotatedOrder, stamp_of
-from segue.rollout_object.showing import Seen, document, event, is_news, order_event, show
+from segue.rollout_object.showing import Seen, document, is_news, show
 from segue.rollout_object.status import Condition, Kind, ObjectStatus
 from segue.spec import OwnProfile
 from segue.spec.refusals import NamedProfile
@@ -144,6 +154,8 @@ class Controller:
         workflow_id = workflow_to_read(wants, recorded)
         try:
             run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
+            if not workflow_id:
+                run = await self._later(wants, recorded)
             act = decide(wants, recorded, run)
             if act not in {ObjectAct.REST, ObjectAct.WAIT}:
                 await self._act(act, found, wants, recorded, run)
@@ -157,11 +169,20 @@ class Controller:
             raise
         if wants.is_deleted and act is ObjectAct.REST:
             return RESYNC_S  # another finalizer keeps it
-        news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id)), recorded, pace)
+        news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id or run)), recorded, pace)
         if act is ObjectAct.REST:
             return LATER_S if wants.refusal and wants.profile else RESYNC_S  # nothing wakes it for a profile
         pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
         return pace.wait_s
+
+    async def _later(self, wants: DesiredRollout, recorded: ObjectStatus) -> Run | None:
+        """Return somebody else's rollout of the target after an object's own; None if there is none, or no answer."""
+        workflow_id = workflow_at_rest(wants, recorded)
+        try:
+            return await self._engine.later(workflow_id, wants.uid) if workflow_id else None
+        except SegueError as error:
+            log.info("Rollout %s/%s at rest: %s", wants.namespace, wants.name, error)
+            return None
 
     async def _wants(self, found: Object) -> DesiredRollout:
         """Return what an object requests, with the profile of a team that it needs."""
@@ -342,16 +363,18 @@ class Controller:
     # --- writes -----------------------------------------------------------------------------------------------
 
     async def _write(self, found: Object, seen: Seen, recorded: ObjectStatus, pace: _Pace) -> bool:
-        """Write the status if it differs, and the event of a change of phase; return whether it is news."""
+        """Write the status if it differs, and its events; return whether it is news."""
         after = show(seen, recorded, _now())
         news = is_news(recorded, after)
         if after == recorded or not (news or monotonic() - pace.written_at > TEXT_S):
             return news
         await self._patch_status(found, after)
         pace.written_at = monotonic()
+        if after.outcome and not recorded.outcome:  # other objects of the same target may be superseded
+            for other in self._objects(key_of(found)).others_of(after.workflow_id, key_of(found)):
+                self._wake(other)
         # After the write, which only one of several controllers succeeds with: so an event is made once.
-        made = event(found, recorded, after, _now())
-        if made is not None:
+        for made in status_events(found, recorded, after, _now(), _target_of(seen)):
             await self._make_event(made)
         return news
 
@@ -385,6 +408,15 @@ def backoff_s(failures: int) -> float:
 def after_acts_s(acts: int) -> float:
     """Return the time until the next reading after so many acts in a row: only a few follow each other at once."""
     return 0.0 if acts < ACTS_AT_ONCE else min(SOON_S * (acts - ACTS_AT_ONCE + 1), LATER_S)
+
+
+def _target_of(seen: Seen) -> Object | None:
+    """Return the reference to the target that the object's rollout has written to; None if there is none."""
+    run, rollout = seen.run, seen.desired.rollout
+    if run is None or run.status is None or rollout is None:
+        return None
+    is_of_it = run.is_of(seen.desired) and run.workflow_id == seen.desired.workflow_id
+    return target_reference(rollout.spec.target, run.status.target_uid) if is_of_it else None
 
 
 def _refused(recorded: ObjectStatus, wants: DesiredRollout, why: str) -> ObjectStatus:

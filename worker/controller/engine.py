@@ -50,6 +50,10 @@ class Engine:
         """
         return await (await self._connected()).look(workflow_id, uid, run_id)
 
+    async def later(self, workflow_id: str, uid: str) -> Run | None:
+        """Return the latest run of a workflow if it is not this object's; else None."""
+        return await (await self._connected()).later(workflow_id, uid)
+
     async def start(self, desired: DesiredRollout) -> None:
         """Start the rollout of an object; for the same object and generation only once, also if it has ended.
 
@@ -85,12 +89,24 @@ class _Reader(Rollouts):
         super().__init__(client, cluster, task_queue)
         self.known = {}
 
-    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+    async def _latest(self, workflow_id: str) -> WorkflowExecutionDescription | None:
         try:
-            description = await self._describe(workflow_id)
+            return await self._describe(workflow_id)
         except NotFound as error:
             if error.field:  # Temporal's namespace is missing, not the rollout
                 raise
+            return None
+
+    async def later(self, workflow_id: str, uid: str) -> Run | None:
+        description = await self._latest(workflow_id)
+        owner = await _owner_of(description) if description is not None else None
+        if description is None or (owner is not None and owner.uid == uid):
+            return None
+        return await self.look(workflow_id, uid, "")
+
+    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+        description = await self._latest(workflow_id)
+        if description is None:
             return None
         owner = await _owner_of(description)
         if description.status is WorkflowExecutionStatus.RUNNING:

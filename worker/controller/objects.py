@@ -26,6 +26,11 @@ class RolloutObjects(Followed[Object]):
         """Take what the API server answered to a read or a write."""
         self._known[key_of(found)] = self.keep(found)
 
+    def others_of(self, workflow_id: str, but: Key) -> list[Key]:
+        """Return the other objects whose rollouts have this workflow: they have the same target."""
+        found = self._known.items()
+        return [key for key, each in found if key != but and each.get("status", {}).get("workflowId") == workflow_id]
+
     def drop(self, key: Key) -> None:
         """Take that an object does not exist."""
         self._known.pop(key, None)
