@@ -508,6 +508,10 @@ class Cluster:
         """Return the warning events of one object, at most one page."""
         return await self._events(namespace, f"involvedObject.kind={kind},involvedObject.name={name},type=Warning")
 
+    async def warnings_of(self, namespace: str, reason: str) -> builtins.list[Object]:
+        """Return the warning events of one reason, about any object, at most one page."""
+        return await self._events(namespace, f"reason={reason},type=Warning")
+
     async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
         call = self._core.list_namespaced_event_without_preload_content
         with _translated(f"events in {namespace}"):

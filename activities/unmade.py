@@ -1,22 +1,24 @@
-"""Reads from events why the controller of a numbered target cannot create a pod.
+"""Reads from events why the controller of a numbered or Supervised target cannot create a pod.
 
-A ReplicaSet reports it in a condition. A StatefulSet reports it only in events, as does a LeaderWorkerSet, whose groups
-are StatefulSets. The events are listed beside the watch, and only while a replica is missing. The right to list them is
-in ``deploy/rbac.yaml``; without it, the rollout learns of a missing replica at its deadline.
+A ReplicaSet reports it in a condition, which an operator's target does not show. A StatefulSet reports it only in
+events, as does a LeaderWorkerSet, whose groups are StatefulSets. The events are listed beside the watch, and only while
+a replica is missing. The right to list them is in ``deploy/rbac.yaml``; without it, the rollout learns of a missing
+replica at its deadline.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from activities.cluster import Cluster
+from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
 from activities.failure_details import SKEW_S, happened
 from segue.contract import WatchInput
 from segue.errors import NotAllowed, SegueError
-from segue.failures import with_unmade
-from segue.observation import Observation
+from segue.missing import Missing, with_missing
+from segue.observation import Observation, Side
 from segue.replica import Replica
 from segue.state import Goal
 
@@ -31,8 +33,23 @@ _FAILED = "FailedCreate"
 log = logging.getLogger(__name__)
 
 
+class _Absent(NamedTuple):
+    """The replicas that do not exist, or lack pods, and what is to create them."""
+
+    coming: int = 0
+    """On the side that grows."""
+    leaving: int = 0
+    sets: tuple[str, ...] = ()
+    """The StatefulSets that are to create them."""
+    makers: tuple[str, ...] = ()
+    """Names that begin those of an operator's ReplicaSets and StatefulSets."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sets or self.makers)
+
+
 class Unmade:
-    """All rollouts of a worker with a numbered replica that is missing."""
+    """All rollouts of a worker with a replica that is missing, and whose controller tells it only in events."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -40,16 +57,23 @@ class Unmade:
 
     def look(self, request: WatchInput, seen: Observation, wake: Callable[[], None]) -> Observation:
         """Return the observation with why a replica is missing, if that is known. Each news calls ``wake``."""
-        owner, names = request.state.owner, _sets_of(request, seen)
-        if not names:
+        owner, absent = request.state.owner, _absent_of(request, seen)
+        if not absent:
             self._stop(owner)
             return seen
-        found = self._open.get(owner)
-        if found is None or found.is_idle:
+        found, now = self._open.get(owner), self._cluster.clock.now()
+        if found is None or found.is_idle or found.is_outdated(absent, seen):
             self._stop(owner)
-            found = self._open[owner] = _Missing(self._cluster, request, names)
-        message = found.latest(names, wake)
-        return seen.model_copy(update={"problem": with_unmade(seen.problem, message)}) if message else seen
+            # A pod was created since: what was before has passed.
+            since = now if found is not None and not found.is_idle else min(request.state.progress_at, now) - SKEW_S
+            found = self._open[owner] = _Missing(self._cluster, request, absent, seen, since)
+        why, since = found.latest(absent, seen, wake)
+        if not why:
+            return seen
+        coming = Missing(absent.coming, why, since) if absent.coming else None
+        leaving = Missing(absent.leaving, why, since) if absent.leaving and not absent.coming else None
+        deadline_s = request.rules.readiness.deadline.total_seconds()
+        return with_missing(seen, coming, leaving, deadline_s, now)
 
     def _stop(self, owner: str) -> None:
         if owner in self._open:
@@ -64,10 +88,11 @@ class Unmade:
 class _Missing:
     """One rollout with a missing replica."""
 
-    def __init__(self, cluster: Cluster, request: WatchInput, names: tuple[str, ...]) -> None:
+    def __init__(self, cluster: Cluster, request: WatchInput, absent: _Absent, seen: Observation, since: float) -> None:
         self._cluster, self._namespace = cluster, request.target.namespace
-        self._since = min(request.state.progress_at, cluster.clock.now()) - SKEW_S
-        self._names, self._message, self._looked_at = names, "", time.monotonic()
+        self._since, self._began = since, cluster.clock.now()
+        self._absent, self._known, self._looked_at = absent, _uids(seen), time.monotonic()
+        self._message, self._first = "", 0.0
         self._wake: Callable[[], None] = lambda: None
         self._may = True
         self._task = asyncio.create_task(self._ask_on(), name=f"unmade-{request.target}")
@@ -77,9 +102,16 @@ class _Missing:
         """Whether it stopped because nobody looked."""
         return self._task.done() and self._may
 
-    def latest(self, names: tuple[str, ...], wake: Callable[[], None]) -> str:
-        self._names, self._wake, self._looked_at = names, wake, time.monotonic()
-        return self._message
+    def is_outdated(self, absent: _Absent, seen: Observation) -> bool:
+        """Whether a pod was created since."""
+        before = self._absent
+        fewer = absent.coming + absent.leaving < before.coming + before.leaving
+        return fewer or not _uids(seen) <= self._known
+
+    def latest(self, absent: _Absent, seen: Observation, wake: Callable[[], None]) -> tuple[str, float]:
+        """Return why a pod is missing, empty if that is not known, and since when: seconds since the epoch."""
+        self._absent, self._wake, self._looked_at = absent, wake, time.monotonic()
+        return self._message, max(self._began, self._first)
 
     def stop(self) -> None:
         self._task.cancel()
@@ -90,7 +122,7 @@ class _Missing:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, MOST_S)
             try:
-                message = await self._latest()
+                latest = await self._latest()
             except NotAllowed as error:
                 self._may = False
                 log.info("cannot read why a replica is missing: %s", error)
@@ -98,33 +130,60 @@ class _Missing:
             except SegueError as error:
                 log.info("no events in %s: %s", self._namespace, error)
                 continue
+            message, self._first = (_refusal(latest), seconds_of(latest.get("firstTimestamp"))) if latest else ("", 0.0)
             if message != self._message:
                 self._message = message
                 self._wake()
 
-    async def _latest(self) -> str:
-        """Return the API server's latest answer to a controller that creates pods; empty without one."""
-        each = [await self._cluster.warnings(self._namespace, "StatefulSet", name) for name in self._names]
+    async def _latest(self) -> Object | None:
+        """Return the latest event of a controller that could not create a pod; None without one."""
+        absent = self._absent
+        each = [await self._cluster.warnings(self._namespace, "StatefulSet", name) for name in absent.sets]
+        if absent.makers:
+            found = await self._cluster.warnings_of(self._namespace, _FAILED)
+            each.append([event for event in found if _made_by(event, absent.makers)])
         recent = [
             event
             for events in each
             for event in events
             if event.get("reason") == _FAILED and seconds_of(happened(event)) >= self._since
         ]
-        message = str(max(recent, key=happened).get("message", "")) if recent else ""
-        return message.partition(" failed error: ")[2] or message
+        return max(recent, key=happened, default=None)
 
 
-def _sets_of(request: WatchInput, seen: Observation) -> tuple[str, ...]:
-    """Return the StatefulSets that cannot create a pod of the growing side, as far as can be seen; often none."""
-    if not seen.numbered:
-        return ()
+def _refusal(event: Object) -> str:
+    """Return the API server's answer: controllers write before it what they tried."""
+    message = str(event.get("message", ""))
+    return message.partition(" failed error: ")[2] or message.removeprefix("Error creating: ")
+
+
+def _made_by(event: Object, makers: tuple[str, ...]) -> bool:
+    """Whether an event is about one of these, or about a ReplicaSet of it: its name has a hash more."""
+    name = str(event.get("involvedObject", {}).get("name", ""))
+    return name in makers or name.rpartition("-")[0] in makers
+
+
+def _uids(seen: Observation) -> frozenset[str]:
+    return frozenset(each.uid for side in seen.pods for each in side)
+
+
+def _absent_of(request: WatchInput, seen: Observation) -> _Absent:
+    """Return the replicas that do not exist, as far as can be seen; often none."""
     back = request.state.goal is Goal.BACK
-    side, pods = (seen.old, seen.pods.old) if back else (seen.new, seen.pods.new)
-    broken = _broken_groups(pods) if request.target.kind == "LeaderWorkerSet" else ()
-    return (request.target.name, *broken) if broken or side.total > len(pods) else ()
+    if seen.makers:
+        there = len(seen.pods.old if back else seen.pods.new)
+        missing = (seen.replicas if back else seen.asked.new) - there
+        return _Absent(missing, makers=seen.makers) if missing > 0 else _Absent()
+    if not seen.numbered:
+        return _Absent()
+    sides = ((seen.old, seen.pods.old), (seen.new, seen.pods.new))
+    leaving, coming = (_absent_on(side, pods) for side, pods in (reversed(sides) if back else sides))
+    if not coming and not leaving:
+        return _Absent()
+    groups = [each.name for side in seen.pods for each in side if each.lacks][:MAX_GROUPS]
+    return _Absent(coming, leaving, (request.target.name, *groups))
 
 
-def _broken_groups(groups: tuple[Replica, ...]) -> tuple[str, ...]:
-    """Return the unready groups: a group's workers are created by a StatefulSet with the leader's name."""
-    return tuple(group.name for group in groups if group.ready_since is None)[:MAX_GROUPS]
+def _absent_on(side: Side, replicas: tuple[Replica, ...]) -> int:
+    """Return how many replicas of a side do not exist, or lack pods of their group."""
+    return max(0, side.total - len(replicas)) + sum(each.lacks > 0 for each in replicas)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from segue.observation import Cause, Observation, Problem
-from segue.replica import Replica
+from segue.replica import Pods, Replica
 
 IGNORED_S = 15.0
 """A kubelet that runs writes a first status within so many seconds, before it pulls an image."""
@@ -45,12 +45,22 @@ def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool, no
     pods = type(seen.pods)(*(tuple(_lost(each, gone) for each in side) for side in seen.pods))
     if pods == seen.pods:
         return seen
-    leaving, coming = (pods.new, pods.old) if back else (pods.old, (*pods.new, *pods.beside))
+    _, coming = _sides(pods, back=back)
     lost = {each.name: each for each in coming if each.is_lost}
     problem = seen.problem
     if problem is not None and problem.cause is Cause.UNREADY and problem.replica in lost:
         problem = Problem(cause=Cause.NODE, message=reason(lost[problem.replica]), replica=problem.replica)
-    return seen.model_copy(update={"pods": pods, "problem": problem, **hindrance_of(leaving, coming)._asdict()})
+    # What else is in the way stays: pods that a webhook keeps away, or a controller that does not act.
+    before, found = (hindrance_of(*_sides(each, back=back)) for each in (seen.pods, pods))
+    also = Hindrance(
+        seen.hindered - before.hindered + found.hindered, seen.hindrance if seen.inert else found.hindrance
+    )
+    return seen.model_copy(update={"pods": pods, "problem": problem, **also._asdict()})
+
+
+def _sides(pods: Pods, *, back: bool) -> tuple[tuple[Replica, ...], tuple[Replica, ...]]:
+    """Return the replicas that leave, and those that come."""
+    return (pods.new, pods.old) if back else (pods.old, (*pods.new, *pods.beside))
 
 
 def node_in_doubt(problem: Problem | None, seen: Observation) -> str:

@@ -1,16 +1,17 @@
 """Pods that a controller cannot create although their version is not the reason. Pure.
 
 A quota that is full is a lack of room, as for a pod that no node takes. An admission webhook that does not answer
-blocks every version, and so does a controller that does not act.
+blocks every version, and so does a controller that does not act. An old replica
+that is lost, and cannot be created again, says nothing about the new version.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from segue.failures import unplaced_why
+from segue.failures import unplaced_why, with_unmade
 from segue.hindrance import Hindrance
-from segue.observation import Cause, Problem
+from segue.observation import Cause, Observation, Problem
 from segue.replica import Replica
 
 _LACKS_QUOTA = re.compile(r"exceeded quota|insufficient quota|status unknown for quota")
@@ -34,9 +35,25 @@ class Missing(NamedTuple):
         return bool(_LACKS_QUOTA.search(self.why))
 
     @property
+    def is_unasked(self) -> bool:
+        """Whether an admission webhook that does not answer keeps them away."""
+        return bool(_UNASKED.search(self.why))
+
+    def lasts(self, deadline_s: float, now: float) -> bool:
+        """Whether they are missing for so long that the reason does not pass by itself soon."""
+        return now >= self.since + min(PASSES_S, deadline_s / 2)
+
+    @property
     def told(self) -> str:
         """Why, for a person."""
         return f"no pod can be created: {self.why}"
+
+    @property
+    def blocks(self) -> str:
+        """The same, with what a person can do."""
+        if self.is_unasked:
+            return f"{self.told}; repair that webhook, or remove its configuration"
+        return f"{self.told}; free or raise that quota" if self.lacks_quota else self.told
 
 
 class Unplaced(NamedTuple):
@@ -63,14 +80,36 @@ def unplaced_of(replicas: Iterable[Replica], missing: Iterable[Missing], named: 
     )
 
 
-def with_unasked(found: Hindrance, missing: Sequence[Missing], deadline_s: float, now: float) -> Hindrance:
-    """Return the hindrance, or else the admission webhook that does not answer, and how many pods it keeps away."""
-    patience_s = min(PASSES_S, deadline_s / 2)
-    kept = [each for each in missing if _UNASKED.search(each.why) and now >= each.since + patience_s]
+def with_kept_away(
+    found: Hindrance, missing: Iterable[Missing], deadline_s: float, now: float, *, in_place: bool = False
+) -> Hindrance:
+    """Return the hindrance, or else what keeps pods away although their version is not the reason.
+
+    ``in_place``: a new replica takes the place of an old one, so a quota that refuses it has no room for either.
+    Otherwise such a replica counts as one without room (``unplaced_of``).
+    """
+    blocking = (each for each in missing if each.is_unasked or (in_place and each.lacks_quota))
+    kept = [each for each in blocking if each.lasts(deadline_s, now)]
     if not kept:
         return found
-    number = found.hindered + sum(each.number for each in kept)
-    return Hindrance(number, found.hindrance or f"{kept[0].told}; repair that webhook, or remove its configuration")
+    return Hindrance(found.hindered + sum(each.number for each in kept), found.hindrance or kept[0].blocks)
+
+
+def with_missing(
+    seen: Observation, coming: Missing | None, leaving: Missing | None, deadline_s: float, now: float
+) -> Observation:
+    """Return the observation of a target whose controller tells only in events why pods are missing.
+
+    A lost old replica holds the rollout whatever the reason is: under its number, it cannot be given up.
+    """
+    hindrance = Hindrance(seen.hindered, seen.hindrance)
+    if coming is not None:
+        hindrance = with_kept_away(hindrance, (coming,), deadline_s, now, in_place=True)
+        problem = with_unmade(seen.problem, coming.why)
+        return seen.model_copy(update={"problem": problem, **hindrance._asdict()})
+    if leaving is None or seen.hindrance or not leaving.lasts(deadline_s, now):
+        return seen
+    return seen.model_copy(update={"hindrance": f"an old replica is lost, and {leaving.blocks}"})
 
 
 def with_absent(found: Hindrance, absent: str, number: int) -> tuple[Hindrance, Problem | None]:

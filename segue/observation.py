@@ -249,6 +249,9 @@ class Observation(Frozen):
     pods: SkipValidation[Pods] = Field(default=Pods(), exclude=True, repr=False)
     """The replicas themselves, for the checks that call them; not recorded."""
 
+    makers: SkipValidation[tuple[str, ...]] = Field(default=(), exclude=True, repr=False)
+    """Names of what an operator lets create the replicas, such as its Deployments; not recorded."""
+
     @property
     def counts(self) -> Counts:
         """The replicas of each side that the controller is to run."""

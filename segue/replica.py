@@ -68,6 +68,8 @@ class Replica(NamedTuple):
     """When it got its node, if the kubelet there has not taken it up since: seconds since the epoch."""
     adopted: bool = False
     """Whether another ReplicaSet made it, so that it runs another version: somebody changed its labels."""
+    lacks: int = 0
+    """How many pods of its group do not exist."""
     placed_late_at: float = 0.0
     """When it got its node, if it had to wait for one: seconds since the epoch; else 0."""
 

@@ -330,6 +330,7 @@ class SupervisedLever:
             ),
             next_proven_at=min((at for at in (*proven_at, steady_at, late_until) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
+            makers=tuple(saved.get("parts", ())) if saved else (),
         )
 
     def _sides(

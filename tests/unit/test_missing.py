@@ -12,8 +12,8 @@ from activities.levers.pair.reading import Baseline, Pair, read
 from activities.levers.template import fingerprint
 from segue.decide import Act, decide
 from segue.hindrance import Hindrance
-from segue.missing import Missing, with_unasked
-from segue.observation import Observation, Side, Version
+from segue.missing import Missing, with_kept_away, with_missing
+from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules
 from segue.state import State
 
@@ -116,8 +116,44 @@ def test_what_a_policy_refuses_is_late(seen: Any) -> None:
 
 def test_what_else_is_in_the_way_is_named_first() -> None:
     there, missing = Hindrance(2, "a: its node does not answer"), [Missing(3, WEBHOOK, NOW - 20)]
-    assert with_unasked(there, missing, 60, NOW) == Hindrance(5, there.hindrance)
-    assert with_unasked(there, [Missing(3, QUOTA, NOW - 20)], 60, NOW) == there
+    assert with_kept_away(there, missing, 60, NOW) == Hindrance(5, there.hindrance)
+    assert with_kept_away(there, [Missing(3, QUOTA, NOW - 20)], 60, NOW) == there
+
+
+DENIED = 'admission webhook "a.b.c" denied the request: no'
+
+
+def numbered(missing: str, why: str, since: float) -> Observation:
+    """Of 4 replicas, one is missing, and its controller tells why in events: a new one, or a lost old one."""
+    is_new = missing == "new"
+    old = Side(total=3, ready=3, proven=3) if is_new else Side(total=4, ready=3, proven=3)
+    new = Side(total=int(is_new))
+    seen = Observation(
+        replicas=4, old=old, new=new, asked=Counts(old.total, new.total), template=known().wanted.template,
+        owner="us", held=True, numbered=True,
+    )  # fmt: skip
+    there = Missing(1, why, since)
+    return with_missing(seen, there if is_new else None, None if is_new else there, 60, NOW)
+
+
+IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
+
+
+@pytest.mark.parametrize("missing", ["new", "old"])
+@pytest.mark.parametrize("why", [QUOTA, WEBHOOK])
+def test_no_replica_can_be_created_under_a_number(missing: str, why: str) -> None:
+    """A quota has no room for an old replica in its place either: the rollout holds, and no deadline runs."""
+    late = known().but(progress_at=NOW - 300)
+    assert decide(IN_PLACE, known(), numbered(missing, why, NOW - 1), NOW).act is Act.WAIT
+    decision = decide(IN_PLACE, late, numbered(missing, why, NOW - 20), NOW)
+    assert decision.act is Act.CROWDED and why in decision.why, decision
+
+
+def test_a_denied_replica_under_a_number_is_late() -> None:
+    decision = decide(IN_PLACE, known().but(progress_at=NOW - 300), numbered("new", DENIED, NOW - 20), NOW)
+    assert decision.act is Act.FAIL and DENIED in decision.why, decision
+    lost = decide(IN_PLACE, known().but(progress_at=NOW - 300), numbered("old", DENIED, NOW - 20), NOW)
+    assert lost.act is Act.CROWDED and DENIED in lost.why, lost
 
 
 @pytest.mark.parametrize("seen", [of_deployment, of_pair])

@@ -302,6 +302,7 @@ def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Repl
         more_nodes=tuple(part.node for part in parts if part.ready_since is None and part.node),
         unstarted_since=next((part.unstarted_since for part in parts if part.unstarted_since is not None), None),
         is_lost=any(part.is_lost for part in parts),
+        lacks=max(0, size - len(parts)),
         placed_late_at=max(part.placed_late_at for part in parts),
     )
 

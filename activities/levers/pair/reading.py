@@ -26,7 +26,7 @@ from activities.levers.template import fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.hindrance import hindrance_of
-from segue.missing import Missing, unplaced_of, with_absent, with_unasked
+from segue.missing import Missing, unplaced_of, with_absent, with_kept_away
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -116,7 +116,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     missing = [_missing(pair.old), _missing(pair.new)]
     lacking = missing[not back] if back or written else []
     hindrance = hindrance_of(new if back else old, rising)
-    hindrance = with_unasked(hindrance, lacking, rules.readiness.deadline.total_seconds(), now)
+    hindrance = with_kept_away(hindrance, lacking, rules.readiness.deadline.total_seconds(), now)
     hindrance, absent = with_absent(hindrance, idle(_deployments(pair), now, "Deployment"), len(rising))
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
     ended = _ended(pair, back=back)

@@ -1,0 +1,95 @@
+"""Pods that cannot be created in the middle, for targets whose controllers tell it only in events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from harness import Case, Lab, open_lab
+from kube_api import create
+from subjects import LeaderWorkerSetSubject, StatefulSetSubject, Subject, SupervisedSubject
+from webhooks import down, in_force
+
+SOON = {"minReady": "0s", "deadline": "6s"}
+ASKS = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+NUMBERED: dict[str, type[Subject]] = {"set": StatefulSetSubject, "groups": LeaderWorkerSetSubject}
+PROBE: dict[str, Any] = {
+    "metadata": {"generateName": "probe-"},
+    "spec": {"containers": [{"name": "server", "image": "example/chat:1"}]},
+}
+
+
+@pytest.fixture
+async def grouped(group_fleet: Lab) -> AsyncIterator[Lab]:
+    """A namespace on servers with LeaderWorkerSet."""
+    async with open_lab(group_fleet.stack, group_fleet.task_queue) as opened:
+        yield opened
+
+
+async def holds(case: Case, why: str) -> None:
+    status = await case.run.until("it holds", lambda s: s.phase == "Held")
+    assert "no pod can be created: " in status.waiting_for and why in status.waiting_for, status.waiting_for
+
+
+async def test_a_webhook_that_does_not_answer(grouped: Lab) -> None:
+    """It holds past the deadline, and goes on when the webhook is removed."""
+
+    async def numbered(name: str) -> None:
+        async with grouped.rolled(name, kind=NUMBERED[name], strategy=ASKS, readiness=SOON) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            ready.release()
+            await is_down.wait()
+            await case.run.send("approve")
+            await holds(case, "failed calling webhook")
+            held.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(1, 2)
+
+    async def operated() -> None:
+        ready.release()
+        await is_down.wait()
+        async with grouped.rolled("operated", kind=SupervisedSubject, readiness=SOON) as case:
+            await holds(case, "failed calling webhook")
+            held.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(2, 3, passing=1)
+
+    kinds = {**NUMBERED, "operated": SupervisedSubject}
+    await asyncio.gather(*(kind(grouped, name).create(2) for name, kind in kinds.items()))
+    ready, held, is_down = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+    async with asyncio.TaskGroup() as running:
+        for each in (*map(numbered, NUMBERED), operated()):
+            running.create_task(each)
+        for _ in kinds:
+            await ready.acquire()
+        async with down(grouped, "pods", who="true", operation="CREATE", group=""):
+            await in_force(lambda: create(grouped.core.create_namespaced_pod, grouped.namespace, PROBE, dry_run="All"))
+            is_down.set()
+            for _ in kinds:
+                await held.acquire()
+
+
+@pytest.mark.parametrize("name", [*NUMBERED, "operated"])
+async def test_a_quota_that_is_full_in_the_middle(grouped: Lab, name: str) -> None:
+    """Somebody lowers it below what runs: it holds past the deadline, and goes on when the quota is raised."""
+    kind = {**NUMBERED, "operated": SupervisedSubject}[name]
+    await kind(grouped, name).create(2)
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}}}
+    strategy = {"strategy": ASKS} if name in NUMBERED else {}
+
+    def full() -> None:
+        create(grouped.core.create_namespaced_resource_quota, grouped.namespace, quota)
+
+    if name == "operated":
+        full()
+    async with grouped.rolled(name, kind=kind, readiness=SOON, **strategy) as case:
+        if name in NUMBERED:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            grouped.core.create_namespaced_resource_quota(
+                grouped.namespace, {**quota, "spec": {"hard": {"pods": "1"}}}
+            )
+            await case.run.send("approve")
+        await holds(case, "exceeded quota: full")
+        grouped.core.delete_namespaced_resource_quota("full", grouped.namespace)
+        await case.ends("Completed")
+    case.watcher.assert_within(1, 3)
