@@ -10,6 +10,7 @@ from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Goal, Outcome, Phase, State
 from segue.status import GateStatus, SideStatus, Status, make_status, reason, to_markdown
 
+RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
 NOTHING = Status(id="i", name="chat", target="serving/chat", phase=Phase.PROGRESSING)
 
 
@@ -70,12 +71,19 @@ def test_the_status_before_the_target_was_read() -> None:
     assert status.waiting_for == "1 more to be ready"
 
 
-def made(state: State, seen: Observation | None) -> Status:
+def made(state: State, seen: Observation | None, rules: Rules = RULES) -> Status:
     return make_status(
         workflow_id="i", name="chat", target=DeploymentTarget(namespace="serving", name="chat"),
-        change=Change(images={"server": "x:2"}), rules=Rules.model_validate({"strategy": {"maxSurge": 1}}),
+        change=Change(images={"server": "x:2"}), rules=rules,
         state=state, seen=seen, waits="1 more to be ready", started_at=0.0, updated_at=1.0,
     )  # fmt: skip
+
+
+def test_the_next_waypoint_is_that_of_a_way_forward() -> None:
+    rules = Rules.model_validate({"strategy": {"maxSurge": 1, "waypoints": [{"at": 1}, {"at": "50%"}]}})
+    assert made(STATE, SEEN, rules).next_waypoint == "1 (1 new)"
+    assert made(STATE.but(passed=(0,)), SEEN, rules).next_waypoint == "50% (2 new)"
+    assert made(BACK, SEEN, rules).next_waypoint == made(STATE, None, rules).next_waypoint == ""
 
 
 SLOW = Problem(cause=Cause.DEADLINE, message="slow")
