@@ -74,7 +74,7 @@ class _Missing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it stopped because nobody looked."""
+        """Whether it stopped because nothing observed the rollout."""
         return self._task.done() and self._may
 
     def latest(self, names: tuple[str, ...], wake: Callable[[], None]) -> str:

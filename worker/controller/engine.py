@@ -43,12 +43,12 @@ class Engine:
         """Whether the cluster has workers of its own, by its name."""
         self._reader: _Reader | None = None
 
-    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+    async def latest(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
         """Return the latest run of a workflow; None if Temporal has none.
 
-        If somebody else has started a later one, which has ended too, it is the run with this id.
+        Returns the run with this id instead if somebody else started a later one and that has ended.
         """
-        return await (await self._connected()).look(workflow_id, uid, run_id)
+        return await (await self._connected()).latest(workflow_id, uid, run_id)
 
     async def start(self, desired: DesiredRollout) -> None:
         """Start the rollout of an object; for the same object and generation only once, also if it has ended.
@@ -58,7 +58,7 @@ class Engine:
         """
         await (await self._connected()).begin(desired)
 
-    async def tell(self, workflow_id: str, message: Message, update_id: str = "") -> str:
+    async def send(self, workflow_id: str, message: Message, update_id: str = "") -> str:
         """Send a message, and return the answer: what happens now.
 
         Raises:
@@ -85,7 +85,7 @@ class _Reader(Rollouts):
         super().__init__(client, cluster, task_queue)
         self.known = {}
 
-    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+    async def latest(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
         try:
             description = await self._describe(workflow_id)
         except NotFound as error:
@@ -102,7 +102,7 @@ class _Reader(Rollouts):
         return await self._ended(workflow_id, description.run_id, owner)
 
     async def _own(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
-        """Return an object's own run, which a later one of somebody else follows; None if Temporal deleted it."""
+        """Return an object's own run, although somebody else started a later one; None if Temporal deleted it."""
         with translated(self._what(workflow_id), self.task_queue):
             try:
                 description = await self._handle(workflow_id, run_id).describe(rpc_timeout=timedelta(seconds=ANSWER_S))
