@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 RESOLUTION_S = 1.0
 """A ``Date`` has whole seconds: it is up to so much late."""
 PROMPT_S = 1.0
-"""An answer within this time tells whether this machine's clock is right."""
+"""An answer within this time shows whether this machine's clock is right."""
 TRUSTED_S = 1.0
 """This machine's clock counts if it is at most so far outside of what an answer allows."""
 
@@ -40,7 +40,7 @@ class Clock:
         answered_at = time.monotonic()
         least, most = theirs - answered_at, theirs + RESOLUTION_S - asked_at
         own = time.time() - answered_at
-        if answered_at - asked_at > PROMPT_S:  # it allows too much to tell whether this machine's clock is right
+        if answered_at - asked_at > PROMPT_S:  # too late to show whether this machine's clock is right
             self._began = min(max(self._began, least), most)
             return
         is_trusted = least - TRUSTED_S <= own <= most + TRUSTED_S

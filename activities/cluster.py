@@ -58,19 +58,19 @@ _ADMISSION = re.compile(
 Object = dict[str, Any]
 
 
-class _Answers(dict[tuple[str, ...], Object]):
+class _ReadOnce(dict[tuple[str, ...], Object]):
     """What a block of ``reading_once`` has read. Tasks that begin in the block may outlive it."""
 
     is_over = False
 
 
-_once: ContextVar[_Answers | None] = ContextVar("once", default=None)
+_once: ContextVar[_ReadOnce | None] = ContextVar("once", default=None)
 
 
 @contextmanager
 def reading_once() -> Iterator[None]:
     """Read each object and each list at most once in a block that writes nothing. Nobody may change the answers."""
-    answers = _Answers()
+    answers = _ReadOnce()
     token = _once.set(answers)
     try:
         yield

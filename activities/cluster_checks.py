@@ -122,7 +122,7 @@ async def _kinds_check(cluster: Cluster, *, is_served: bool, is_needed: bool) ->
 
 
 async def _guarding_check(cluster: Cluster) -> SetupCheck:
-    """Check the policies by which people steer Rollout objects; a caller who may not read them is told so."""
+    """Check the policies by which people steer Rollout objects; say so if the caller may not read them."""
     try:
         return guarding_check(AREA, await _policies(cluster, "validating"), await _mutating(cluster))
     except SegueError as error:

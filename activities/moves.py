@@ -13,7 +13,7 @@ from typing import Any
 
 from opentelemetry import metrics
 
-from segue.admission import Order
+from segue.admission import MoveOrder
 
 LEASE_S = 60.0
 """A move whose write is not seen for so long no longer counts: a worker may be lost, or the API server may be away."""
@@ -26,7 +26,7 @@ class Place:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self.wake = wake
-        self.order: Order | None = None
+        self.order: MoveOrder | None = None
         self.is_admitted = False
         self.is_kept = False
 
@@ -46,7 +46,7 @@ class Moves:
         )
         self._number.add(0)  # so that it is exported before the first move
         self._admitted = 0
-        self._waiting: list[tuple[Order, int, Place]] = []
+        self._waiting: list[tuple[MoveOrder, int, Place]] = []
         self._arrivals = itertools.count()
         self._kept: dict[str, asyncio.Task[None]] = {}
 
@@ -66,7 +66,7 @@ class Moves:
             if not place.is_kept:
                 self.leave(place)
 
-    def ask(self, place: Place, order: Order) -> bool:
+    def ask(self, place: Place, order: MoveOrder) -> bool:
         """Return whether the move is admitted. If not, it waits, and its watch is woken when it is."""
         if not place.is_admitted and place.order != order:
             self._number.add(0 if place.waits else 1)
@@ -110,6 +110,6 @@ class Moves:
                 self._admitted += 1
                 place.wake()
 
-    def _most_for(self, order: Order) -> int:
+    def _most_for(self, order: MoveOrder) -> int:
         """Return how many moves may be admitted for the next one to be: a first move leaves half to what it begins."""
         return -(-self.at_once // 2) if order.begins else self.at_once

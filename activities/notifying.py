@@ -81,7 +81,7 @@ class Notifier:
         if isinstance(receiver, Webhook):
             await _post(receiver_name, receiver, notice, page)
             return
-        problem = await self._in_thread(_tell, receiver.address_file, notice, page)
+        problem = await self._in_thread(_notify, receiver.address_file, notice, page)
         if problem:
             raise Unanswered(f"the receiver {receiver_name} {problem}")
 
@@ -107,7 +107,7 @@ async def _post(name: str, webhook: Webhook, notice: Notice, page: str) -> None:
 
 
 class _Statuses(logging.Handler):
-    """Keeps the HTTP status of the latest refusal, by thread: Apprise tells it only to its log, beside secrets."""
+    """Keeps the HTTP status of the latest refusal, by thread: Apprise writes it only to its log, beside secrets."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -146,7 +146,7 @@ def _service(address_file: Path) -> Any:
     return service
 
 
-def _tell(address_file: Path, notice: Notice, page: str) -> str:
+def _notify(address_file: Path, notice: Notice, page: str) -> str:
     """Send a notice, and return why the service did not accept it; empty if it did."""
     statuses, thread = _quiet(), threading.get_ident()
     statuses.of_thread.pop(thread, None)

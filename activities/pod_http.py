@@ -59,7 +59,7 @@ class PodEndpoint(NamedTuple):
         return named[self.port]
 
 
-class Turns:
+class RequestTurns:
     """Limits how many requests a worker begins at one time.
 
     A pod that takes long to answer, or never does, delays no request to pods of other rollouts.

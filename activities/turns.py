@@ -1,6 +1,6 @@
 """One activity of a rollout at a time: the next one that this worker gets ends the former watch.
 
-Temporal tells a cancelled watch of it only in the answer to its next heartbeat. A rollout that waits sends few of them;
+A cancelled watch learns of it only by Temporal's answer to its next heartbeat. A rollout that waits sends few of them;
 until then its former watch would decide on an old state, beside the present one.
 """
 

@@ -99,7 +99,7 @@ class _Missing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it stopped because nobody looked."""
+        """Whether it stopped because nothing observed the rollout."""
         return self._task.done() and self._may
 
     def is_outdated(self, absent: _Absent, seen: Observation) -> bool:

@@ -8,7 +8,7 @@ from segue.spec import Rules
 from segue.state import Goal, State
 
 
-class Order(NamedTuple):
+class MoveOrder(NamedTuple):
     """The place of a move among the moves that wait; the lowest goes first."""
 
     begins: bool
@@ -17,7 +17,7 @@ class Order(NamedTuple):
     """Since when the move is possible, in seconds since the epoch: the oldest goes first."""
 
 
-def order_of(rules: Rules, state: State, seen: Observation, decision: Decision) -> Order | None:
+def order_of(rules: Rules, state: State, seen: Observation, decision: Decision) -> MoveOrder | None:
     """Return the order of a decided move. Returns None for a decision that never waits.
 
     These are rollbacks, old replicas that come back, old replicas that already left their Services, and everything
@@ -28,7 +28,7 @@ def order_of(rules: Rules, state: State, seen: Observation, decision: Decision) 
         return None
     if counts.old > seen.asked.old or (decision.act is Act.SCALE and decision.empties):
         return None
-    return Order(_begins(rules, state, seen), movable_since(rules, state, seen) or state.progress_at)
+    return MoveOrder(_begins(rules, state, seen), movable_since(rules, state, seen) or state.progress_at)
 
 
 def _begins(rules: Rules, state: State, seen: Observation) -> bool:

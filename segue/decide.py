@@ -177,7 +177,7 @@ def repeatable(seen: Observation, decision: Decision) -> str:
 def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, now: float) -> Decision:
     """Back off from a write that has no effect or cannot be made; finally, ask for a person.
 
-    A rollback goes on without a write that nothing waits for.
+    A rollback continues without a write that nothing waits for.
     """
     what = repeatable(seen, decision)
     may_at = next_at(state.wrote, what) if what else 0.0
@@ -886,7 +886,7 @@ def _no_progress(rules: Rules) -> str:
 
 
 def _either(seen: Observation) -> str:
-    """Return how many old replicas are not ready either, so that a person does not look only at the new version."""
+    """Return how many old replicas are not ready either: then the new version is not the only suspect."""
     unready = seen.old.total - seen.old.ready - sum(replica.marked for replica in seen.pods.old)
     return f"; {unready} of {seen.old.total} old replicas are not ready either" if unready > 0 else ""
 
@@ -1007,7 +1007,7 @@ def _to_stop(seen: Observation, now: float) -> str:
 
 
 def _to_be_available(state: State, seen: Observation, now: float) -> str:
-    """Return that the target's controller waits for its minReadySeconds before it goes on; empty if it does not."""
+    """Return that the target's controller waits for its minReadySeconds; empty if it does not."""
     going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
     if going <= 0 or seen.available_by <= now:
         return ""

@@ -21,7 +21,7 @@ SegueError                  exit 1   something that should not happen
 ├── Denied                  exit 1   a request to the codec server has no accepted token
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
-``retryable`` tells whether a retry can help.
+``retryable`` is whether a retry can help.
 """
 
 from enum import IntEnum

@@ -25,7 +25,7 @@ PROFILES = "SEGUE_PROFILES"
 _SUFFIXES = {".yaml", ".yml", ".json"}
 
 
-class Wanted(NamedTuple):
+class DocumentKind(NamedTuple):
     """What a file is to hold, for messages about a file that does not."""
 
     kind: str
@@ -35,10 +35,10 @@ class Wanted(NamedTuple):
     """Where to find one to start from."""
 
 
-ROLLOUT = Wanted("Rollout", "`segue schema` describes it", "examples/ has specs to start from")
-POLICY = Wanted("Policy", "docs/policy.md describes it", "docs/policy.md has one to start from")
-PROFILE = Wanted(KINDS[0], "docs/profiles.md describes it", "docs/profiles.md has one to start from")
-_RECORDING = Wanted("recording", "docs/judging.md describes it", "docs/judging.md tells how to make one")
+ROLLOUT = DocumentKind("Rollout", "`segue schema` describes it", "examples/ has specs to start from")
+POLICY = DocumentKind("Policy", "docs/policy.md describes it", "docs/policy.md has one to start from")
+PROFILE = DocumentKind(KINDS[0], "docs/profiles.md describes it", "docs/profiles.md has one to start from")
+_RECORDING = DocumentKind("recording", "docs/judging.md describes it", "docs/judging.md describes how to make one")
 
 
 def _unsupported(problem: str, fix: str, mark: Any) -> yaml.MarkedYAMLError:
@@ -129,7 +129,7 @@ def _profiles_in(path: str) -> list[OwnProfile]:
     return [read_own_profile(read_document(str(each), PROFILE), str(each)) for each in files]
 
 
-def read_document(path: str, wanted: Wanted = ROLLOUT) -> Any:
+def read_document(path: str, wanted: DocumentKind = ROLLOUT) -> Any:
     """Read one YAML or JSON document (``-``: standard input).
 
     Raises:
@@ -152,7 +152,7 @@ def source_of(path: str) -> str:
     return "standard input" if path == STDIN else path
 
 
-def parse(text: str, source: str, wanted: Wanted = ROLLOUT) -> Any:
+def parse(text: str, source: str, wanted: DocumentKind = ROLLOUT) -> Any:
     """Parse the one YAML or JSON document in ``text``.
 
     Raises:
@@ -174,7 +174,7 @@ def parse(text: str, source: str, wanted: Wanted = ROLLOUT) -> Any:
     return documents[0]
 
 
-def _text(path: str, wanted: Wanted, most: int = MAX_BYTES) -> str:
+def _text(path: str, wanted: DocumentKind, most: int = MAX_BYTES) -> str:
     if not path:
         raise Refused(
             "is empty", field="file name", value="", fix="name a file (a variable of your shell may be unset)"

@@ -4,7 +4,7 @@ The arithmetic follows ``pkg/controllers/leaderworkerset_controller.go`` (v0.9).
 run the newest version and are ready.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from segue.budget import Budget
@@ -24,13 +24,13 @@ class Groups:
     wanted: int
     surge: int
     unavailable: int
-    partition: int = 0
-    running: int = 0
+    partition: int
+    running: int
     """The requested groups, with the surge."""
-    scaled_for: int = 0
+    scaled_for: int
     """The number of wanted groups when the controller last reconciled."""
-    ready: frozenset[int] = field(default_factory=frozenset)
-    updated: frozenset[int] = field(default_factory=frozenset)
+    ready: frozenset[int]
+    updated: frozenset[int]
 
     @classmethod
     def at_rest(cls, budget: Budget) -> Self:

@@ -16,7 +16,7 @@ def merged(value: Any, patch: Any) -> Any:
 
 
 def merged_by_name(value: Any, patch: Any) -> Any:
-    """Return the value patched as pods are by a strategic merge: lists are merged by ``name``, null removes."""
+    """Return the value after a strategic merge patch, as for pods: lists merge by ``name``, and null removes."""
     if isinstance(patch, list) and all(isinstance(item, dict) and "name" in item for item in patch):
         there = {item["name"]: item for item in value or []}
         return list({**there, **{i["name"]: merged_by_name(there.get(i["name"]), i) for i in patch}}.values())

@@ -69,7 +69,7 @@ def ids_named(text: str, cluster: str) -> list[str]:
 def neither_kind_nor_cluster(text: str, cluster: str, fix: str) -> Refused:
     """Return the refusal of a name whose first part is no cluster: whoever wrote it may have meant a kind.
 
-    ``fix`` tells how a cluster becomes known.
+    ``fix`` is how a cluster becomes known.
     """
     why = f"{cluster} is neither a kind that Segue rolls ({', '.join(_NAMED)}) nor a cluster of the settings"
     return Refused(why, field="NAME", value=text, fix=f"write one of these kinds, or {fix}")

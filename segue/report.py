@@ -82,7 +82,7 @@ def _present(status: Status) -> dict[str, str]:
 
 
 def starter(report: Report) -> str:
-    """Return who started the rollout. Where Temporal authenticates, tell what it knows from what is only claimed."""
+    """Return who started the rollout; if Temporal authenticates, with which part is only claimed."""
     start = next((each for each in report.requests if each.what == "start"), None)
     return requester(start) if start is not None else report.started_by
 

@@ -88,8 +88,7 @@ def room_for_groups(pods: Sequence[tuple[Demand, int]], nodes: Sequence[Node] | 
             alike[before] = (demand, alike[before][1] + count)
     rooms = [(room_for(demand, nodes, quotas), count) for demand, count in alike]
     known = [Room(more=r.more // count, why=r.why) for r, count in rooms if r.more is not None]
-    if len(alike) > 1:
-        known += [r for r in (room_for(_together(alike), None, quotas),) if r.more is not None]
+    known += [r for r in (room_for(_together(alike), None, quotas),) if r.more is not None]
     return min(known, default=Room(), key=lambda room: room.more or 0)
 
 

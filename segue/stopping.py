@@ -31,7 +31,7 @@ class Stopping(Frozen):
 def losses(old: Stopping, new: Stopping, rules: Rules, replicas: int, *, drainable: bool) -> tuple[str, ...]:
     """Return what a rollout and its rollback will lose; empty when every replica stops without loss.
 
-    ``drainable`` tells whether ``drain`` takes an old replica without a hook out of its Services before SIGTERM: it
+    ``drainable``: whether ``drain`` takes an old replica without a hook out of its Services before SIGTERM: it
     does so for a Deployment, and not where the target's own controller chooses the moment.
     """
     drain = rules.drain

@@ -49,8 +49,8 @@ class Supervision(Model):
     own: str | None = Field(
         default=None,
         pattern=r"^[-._/a-zA-Z0-9]+=[-._a-zA-Z0-9]*\{name\}[-._a-zA-Z0-9]*$",
-        description="A label that tells its pods from others with the same labels, such as a canary's: the start of "
-        "the label's value. Pods whose value does not begin with the part before {name} are its own too.",
+        description="A label that distinguishes its pods from others with the same labels, such as a canary's: the "
+        "start of the label's value. Pods whose value does not begin with the part before {name} are its own too.",
     )
     subname: Path | None = Field(
         default=None, description="The field whose value the operator appends to the name in that label, if it is set."

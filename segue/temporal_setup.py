@@ -298,7 +298,7 @@ async def _until_registered(client: Client) -> None:
 
 
 async def _until_known(describe: Callable[[], Awaitable[Any]]) -> None:
-    """Wait until all of Temporal knows a new namespace: its services learn of it from time to time."""
+    """Wait until every service of Temporal knows a new namespace: each updates its list at intervals."""
     ends = asyncio.get_running_loop().time() + READ_BACK_S
     while True:
         try:

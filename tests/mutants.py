@@ -42,6 +42,8 @@ LOADED = (
 )  # fmt: skip
 """Modules that import none of ``MUTATED``. They are loaded once, so that a run of tests begins in half a second."""
 FAST = ("tests/replay", "tests/unit", "tests/cli")
+OWN = {"segue/state.py": "test_transition.py", "segue/hindrance.py": "test_failures.py"}
+"""A module's own test, if it has another name."""
 SIMULATION = "test_simulation.py"
 ROLLOUTS = "1000"
 """How many rollouts the simulation plays against a mutant."""
@@ -149,7 +151,7 @@ def nearest(file: str, folder: Path) -> list[str]:
 
     The module's own test comes first, and the simulation last.
     """
-    module, own = file.removesuffix(".py").replace("/", "."), f"test_{Path(file).name}"
+    module, own = file.removesuffix(".py").replace("/", "."), OWN.get(file, f"test_{Path(file).name}")
     found = [path for tests in FAST for path in (folder / tests).rglob("test_*.py") if module in path.read_text()]
     found.sort(key=lambda path: (path.name != own, path.name == SIMULATION, path))
     return [str(path.relative_to(folder)) for path in found]

@@ -187,7 +187,7 @@ class RolloutWorkflow:
                 await self._perform(decision)
 
     @property
-    def _looked(self) -> Observation:
+    def _observed(self) -> Observation:
         """The observation that the decision is based on."""
         if self._seen is None:
             raise AssertionError("the target must be observed before a decision")
@@ -270,7 +270,7 @@ class RolloutWorkflow:
         elif is_written(self._state, decision):
             await self._write(decision)
         else:
-            self._state = applied(self._spec.rules, self._state, self._looked, decision, _now())
+            self._state = applied(self._spec.rules, self._state, self._observed, decision, _now())
             if decision.act is Act.FAIL and self._state.goal is Goal.BACK:
                 self._waits = "the rollback"  # the failure is the reason; it is not what the rollout waits for
 
@@ -375,7 +375,7 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error)
             return
-        self._state = judged(self._spec.rules, self._state, self._looked, decision, verified.verdicts, _now())
+        self._state = judged(self._spec.rules, self._state, self._observed, decision, verified.verdicts, _now())
         verdict = combined(verified.verdicts)
         if self._state.goal is Goal.FORWARD and verdict.result is Result.INCONCLUSIVE:
             self._waits = f"evidence: {verdict.why}"
@@ -390,7 +390,7 @@ class RolloutWorkflow:
         except ActivityError as error:
             await self._stuck(error, decision)
             return
-        self._state = applied(self._spec.rules, self._state, self._looked, decision, _now(), written)
+        self._state = applied(self._spec.rules, self._state, self._observed, decision, _now(), written)
         if not written.done:
             self._waits = f"the next try: {decision.why}: {written.why}"
             self._describe()  # and no attributes: a history that was recorded without them must replay
@@ -407,7 +407,7 @@ class RolloutWorkflow:
                 self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
-                    rules=as_before(self._spec.rules, self._state, self._looked.replicas),
+                    rules=as_before(self._spec.rules, self._state, self._observed.replicas),
                     state=self._state.brief,
                     decision=decision,
                     change=self._spec.change if unwritten else None,
@@ -533,7 +533,7 @@ class RolloutWorkflow:
         return self._task.model_copy(update=changed)
 
     def _notice(self) -> None:
-        """Send what the present phase has to tell; the rollout does not wait for it."""
+        """Send the notification of the present phase; the rollout does not wait for it."""
         if not self._spec.notifications:
             return
         noticed, before = self._noticed.after(self._state.phase), self._noticed

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from activities.clock import Clock
-from activities.pod_http import PodEndpoint, Reach, Turns
+from activities.pod_http import PodEndpoint, Reach, RequestTurns
 from activities.probes import modelmesh, openinference, tfserving, torchserve
 from activities.probes.base import ProbeRequest, says_loading
 from segue.errors import StatesUnknown
@@ -34,7 +34,7 @@ class Loads:
     """Tracks one target's models. Asks while loads of a new replica still count, or are still pending."""
 
     def __init__(
-        self, reach: Reach, namespace: str, at_once: asyncio.Semaphore, turns: Turns,
+        self, reach: Reach, namespace: str, at_once: asyncio.Semaphore, turns: RequestTurns,
         credentials: Mapping[str, tuple[str, str]], clock: Clock,
     ) -> None:  # fmt: skip
         self._reach, self._namespace, self._credentials, self._clock = reach, namespace, credentials, clock

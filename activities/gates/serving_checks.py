@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from activities.clock import Clock
 from activities.gates.model_loads import Loads
-from activities.pod_http import AT_ONCE, PodEndpoint, Reach, Turns
+from activities.pod_http import AT_ONCE, PodEndpoint, Reach, RequestTurns
 from activities.probes import ProbeRequest, Step, steps_of
 from segue.errors import Refused
 from segue.failures import worst
@@ -75,7 +75,7 @@ class Believer:
         self._reach, self._clock = reach, clock or Clock()
         self._credentials = dict(credentials or {})
         """(header, value) by the name in the spec."""
-        self._turns = Turns()
+        self._turns = RequestTurns()
         self._rooms: dict[tuple[str, ...], _Room] = {}
 
     async def close(self) -> None:

@@ -408,7 +408,7 @@ class SupervisedLever:
         return sorted(there - set(saved["revisions"]))
 
     def _left(self, found: Object, saved: Object, wanted: Object) -> list[str]:
-        """Return the images that only versions use which the rollout has left, or leaves by writing ``wanted``."""
+        """Return the images of superseded versions that neither the baseline nor ``wanted`` uses."""
         used = {*saved.get("left", ()), *self._version(self._version_field(found)).images.values()}
         kept = (self._version(each).images.values() for each in (saved["version"], wanted))
         return sorted(used.difference(*kept))
@@ -451,7 +451,7 @@ class SupervisedLever:
         return None
 
     def _missing(self, found: Object, number: int) -> Problem | None:
-        """Return that pods are missing, where nothing tells how many there should be. Returns None if none is."""
+        """Return the problem of missing pods if the resource does not request a number. Returns None if it does."""
         path = self._kind.replicas
         if not number or (path and _at(found, path) is not None):
             return None
@@ -485,7 +485,7 @@ class SupervisedLever:
         return str(saved.get("wrote", actual)) if is_written else actual
 
     def _stands(self, found: Object, template: str, state: State) -> bool:
-        """Whether a version needs no write: it is present, or we wrote it, and admission or the operator changed it."""
+        """Whether a version is written: it is present, or admission or the operator changed what we wrote."""
         saved, actual = _saved(found), self._mark(found).template
         if saved is None or state.overrules or actual == template:
             return saved is not None and actual == template
@@ -647,7 +647,7 @@ def _stopped(seen: Supervised) -> list[tuple[Object, float]]:
 
 
 def _is_of_another_write(pod: Object, saved: Object) -> bool:
-    """Whether a pod is from before the rollout, or from the end of the former one, whatever its revision.
+    """Whether a pod was made before this rollout's write, whatever its revision.
 
     KServe copies the resource's annotations to its pods. The end of a rollout removes Segue's own, so it rolls all pods
     once more: to a revision that is not known, and to no other version.

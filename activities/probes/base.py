@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
+from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, bounded
 from segue.spec.serving import Port
 
 
@@ -39,7 +39,7 @@ class Step(NamedTuple):
 
     request: ProbeRequest
     read: Read
-    wanted: Wanted = Wanted()
+    wanted: ExpectedAnswer = ExpectedAnswer()
     repeats: bool = False
     """Whether it is a request as users send it: then it is also sent for warm-up, and several times."""
 

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object, says_loading, text_or_none
-from segue.gates.serving_answers import ParsedReply, Reply, Wanted
+from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply
 from segue.spec.serving import Expected, OpenAI
 
 _DONE = "[DONE]"
@@ -16,13 +16,13 @@ _DONE = "[DONE]"
 def steps(asks: OpenAI) -> list[Step]:
     """Return the requests for the list of models and one short answer."""
     is_last = asks.endpoint == "models"
-    listed = Wanted(asks.expect if is_last else Expected(), asks.model)
+    listed = ExpectedAnswer(asks.expect if is_last else Expected(), asks.model)
     models = Step(ProbeRequest("GET", "/v1/models"), _models(asks.model), listed, repeats=is_last)
     if is_last:
         return [models]
     first_s = asks.first_token.total_seconds() if asks.first_token else None
     request = ProbeRequest("POST", _PATHS[asks.endpoint], _body(asks), stream=asks.stream)
-    wanted = Wanted(asks.expect, asks.model, first_token_s=first_s)
+    wanted = ExpectedAnswer(asks.expect, asks.model, first_token_s=first_s)
     return [models, Step(request, streamed if asks.stream else whole, wanted, repeats=True)]
 
 

@@ -5,7 +5,7 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object, parse_ready, text_or_none
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
+from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, bounded
 from segue.spec.serving import Expected, OpenInference
 
 INDEX = ProbeRequest("POST", "/v2/repository/index", {})
@@ -17,14 +17,14 @@ _UNLOADED = {"unloaded", "unloading"}
 def steps(asks: OpenInference) -> list[Step]:
     """Return the steps: live, ready, model ready, then an inference, or the model's metadata without one."""
     model = f"/v2/models/{asks.model}"
-    wanted = Wanted(asks.expect, asks.model, asks.version)
+    wanted = ExpectedAnswer(asks.expect, asks.model, asks.version)
     last = (
         Step(ProbeRequest("GET", model), _metadata(asks), wanted)
         if asks.request is None
         else Step(ProbeRequest("POST", f"{model}/infer", asks.request), inference, wanted, repeats=True)
     )
     return [
-        Step(ProbeRequest("GET", "/v2/health/live"), parse_ready, Wanted(Expected())),
+        Step(ProbeRequest("GET", "/v2/health/live"), parse_ready, ExpectedAnswer(Expected())),
         Step(ProbeRequest("GET", "/v2/health/ready"), parse_ready),
         Step(ProbeRequest("GET", f"{model}/ready"), parse_ready),
         last,

@@ -7,7 +7,7 @@ from typing import Any
 
 from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
+from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, bounded
 from segue.spec.serving import Expected, TfServing
 
 _LOADING = {"START", "LOADING"}
@@ -15,12 +15,12 @@ _LOADING = {"START", "LOADING"}
 
 def steps(asks: TfServing) -> list[Step]:
     """Return the steps: the status of the model's versions, and a prediction if there is one."""
-    status = Step(status_of(asks.model), _status(asks.version), Wanted(Expected(), None, asks.version))
+    status = Step(status_of(asks.model), _status(asks.version), ExpectedAnswer(Expected(), None, asks.version))
     if asks.request is None:
         return [status]
     version = f"/versions/{asks.version}" if asks.version is not None and asks.version.isdigit() else ""
     predicts = ProbeRequest("POST", f"/v1/models/{asks.model}{version}:predict", asks.request)
-    return [status, Step(predicts, _prediction, Wanted(asks.expect), repeats=True)]
+    return [status, Step(predicts, _prediction, ExpectedAnswer(asks.expect), repeats=True)]
 
 
 def status_of(model: str) -> ProbeRequest:

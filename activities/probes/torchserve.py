@@ -7,7 +7,7 @@ from typing import Any
 
 from activities.probes.base import ProbeRequest, Step, document_of, parse_document, parse_ready, text_or_none
 from segue.gates.loading import LoadStanding, ModelSeen
-from segue.gates.serving_answers import ParsedReply, Reply, Wanted, bounded
+from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, bounded
 from segue.spec.serving import Expected, TorchServe
 
 LIST = ProbeRequest("GET", "/models?limit=100")
@@ -20,10 +20,10 @@ def steps(asks: TorchServe) -> list[Step]:
         described = ProbeRequest(
             "GET", f"/models/{asks.model}", port=asks.management, credential=asks.management_credential
         )
-        found.append(Step(described, description, Wanted(Expected(), asks.model, asks.version)))
+        found.append(Step(described, description, ExpectedAnswer(Expected(), asks.model, asks.version)))
     if asks.request is not None:
         predicts = ProbeRequest("POST", f"/predictions/{asks.model}", asks.request)
-        found.append(Step(predicts, parse_document, Wanted(asks.expect), repeats=True))
+        found.append(Step(predicts, parse_document, ExpectedAnswer(asks.expect), repeats=True))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
-from activities.levers.deployment.baselines import Found, rebuilt
+from activities.levers.deployment.baselines import FoundBaseline, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
 from activities.levers.deployment.sparing import make_room, spare
@@ -93,7 +93,7 @@ async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], N
     found = (await cluster.list("replicasets", target.namespace, selector_of(deployment)))["items"]
     own = [each for each in found if controller_uid(each) == metadata["uid"]]
     copies = [each for each in own if fingerprint(each["spec"]["template"]) == version and has_baseline(each)]
-    lost = Found(annotations_of(copies[0])[BASELINE]) if copies else rebuilt(deployment, own, _CAREFUL)
+    lost = FoundBaseline(annotations_of(copies[0])[BASELINE]) if copies else rebuilt(deployment, own, _CAREFUL)
     if lost.saved:
         annotations = {BASELINE: lost.saved}
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations}}

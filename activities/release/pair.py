@@ -47,24 +47,24 @@ async def release_pair(
     if to == "baseline":
         await _back(cluster, target, baseline, replicas, waiting)
     else:
-        await _tell(cluster, target.namespace, baseline.name, replicas, waiting)
+        await _scale(cluster, target.namespace, baseline.name, replicas, waiting)
         await Routers(cluster).release(target, "after")
-        await _tell(cluster, target.namespace, target.name, 0, waiting)
+        await _scale(cluster, target.namespace, target.name, 0, waiting)
     await _free(cluster, target, baseline, waiting)
     return f"{target} runs the {to} version"
 
 
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
     new = baseline.new * replicas // (baseline.old + baseline.new)
-    await _tell(cluster, target.namespace, target.name, replicas, waiting)
+    await _scale(cluster, target.namespace, target.name, replicas, waiting)
     await Routers(cluster).release(target, "before")
     found = await _found(cluster, target.namespace, baseline.name)
     if found is not None and baseline.made:
         await cluster.delete_deployment(target.namespace, baseline.name, found["metadata"]["uid"])
     elif found is not None:
         template = {**json.loads(baseline.template), "$patch": "replace"} if baseline.template else None
-        await _tell(cluster, target.namespace, baseline.name, new, waiting, template)
-        await _tell(cluster, target.namespace, target.name, replicas - new, waiting)
+        await _scale(cluster, target.namespace, baseline.name, new, waiting, template)
+        await _scale(cluster, target.namespace, target.name, replicas - new, waiting)
 
 
 async def _free(cluster: Cluster, target: Target, baseline: Baseline, waiting: Waiting) -> None:
@@ -78,7 +78,7 @@ async def _free(cluster: Cluster, target: Target, baseline: Baseline, waiting: W
                 waiting.tell(f"warning: {cleaned.left}")
 
 
-async def _tell(
+async def _scale(
     cluster: Cluster, namespace: str, name: str, replicas: int, waiting: Waiting, template: Object | None = None
 ) -> None:
     """Set a Deployment's replicas, and wait until they are available."""

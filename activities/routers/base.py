@@ -95,10 +95,10 @@ class Router(ABC):
         """
 
     def doubts(self, found: Object, rules: Rules) -> tuple[str, ...]:
-        """Return why the object may route no traffic, as its status tells; empty for kinds without such a status.
+        """Return why the object may route no traffic, by its status; empty for kinds without such a status.
 
         Raises:
-            Refused: when the spec requires more than the status tells.
+            Refused: when the spec requires what the status does not show.
         """
         return ()
 
@@ -111,7 +111,7 @@ class Router(ABC):
         return ()
 
     def heard(self, found: Object, routed: Routed, *, back: bool = False) -> Routed:
-        """Return where the traffic goes, with what the object's status tells about the write."""
+        """Return where the traffic goes, with what the object's status shows of the write."""
         return routed
 
     def routes_nothing(self, content: Content, rules: Rules) -> bool:
@@ -178,7 +178,7 @@ class Router(ABC):
         return Sight(seen)
 
     def _observed(self, found: Object, share: int, state: State) -> Routed:
-        """Return where the traffic goes, with the answers to the rollout's own write."""
+        """Return where the traffic goes, and which gateways have accepted the rollout's latest write."""
         mark, seen = state.routed, Routed(share=share, version=_version(found))
         if mark is None:
             return seen
@@ -318,9 +318,9 @@ def _to_be_made(old: Object, request: PrepareInput) -> Object:
 
 
 def _absent(state: State) -> Sight | None:
-    """Return where the traffic goes on the way back, if the object routes nothing any more: as it was written last.
+    """Return the latest written share during a rollback, if the object routes nothing any more.
 
-    Returns None forward: there the rollout holds.
+    Returns None on the way forward, where the rollout holds.
     """
     if state.goal is not Goal.BACK or state.routed is None:
         return None

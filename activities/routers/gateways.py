@@ -1,4 +1,4 @@
-"""What the status of an HTTPRoute tells about the gateways that should serve it. Pure.
+"""Reads from an HTTPRoute's status which gateways serve it. Pure.
 
 Each gateway's controller writes an entry of ``status.parents`` with the conditions ``Accepted`` and ``ResolvedRefs``.
 Each condition names the generation of the route on which the controller decided.

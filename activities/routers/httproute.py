@@ -192,7 +192,7 @@ def _refuse_unlike(backends: list[Object], namespace: str, by: ByRoute) -> None:
 def bypassing(
     routes: Iterable[Object], namespace: str, by: ByRoute, word: str = HttpRouteRouter.word
 ) -> tuple[str, ...]:
-    """Return the rules that send traffic to the old side's backend, without the one that the rollout moves. Pure."""
+    """Return the other rules that send traffic to the old side's backend: the rollout does not move them. Pure."""
     kind, old = _SERVICE if by.services else _POOL, by.backends.old
     rules = [
         f"{word} {namespace}/{route['metadata']['name']}: rules[{number}]"

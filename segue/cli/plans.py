@@ -183,7 +183,7 @@ def plan(
     refusals = None
     if policy is not None:
         if replicas is not None:
-            _tell_unchecked(rules, spec)
+            _say_unchecked(rules, spec)
         refusals = _refusals(rules, rollout, made.replicas, by or whoami(), labels)
     for each in refusals or ():
         say(f"`segue start` refuses this because of the policy: {each}")
@@ -194,8 +194,8 @@ def plan(
         show(plan_table(rollout, made, own))
 
 
-def _tell_unchecked(policy: Policy, spec: Spec) -> None:
-    """Tell which rules depend on labels that were not read."""
+def _say_unchecked(policy: Policy, spec: Spec) -> None:
+    """Name the rules that depend on labels that were not read."""
     by_labels = (rule for rule in policy.rules if rule.labels or rule.namespace_labels)
     names = [rule.name for rule in by_labels if rule.names_it(spec.target)]
     if names:
@@ -353,7 +353,7 @@ def _begin(
         _end(rollout, where, asker, join=join, waiting=waiting, output=output)
     with left_running(str(rollout.spec.target)):
         started = run_async(_start(rollout, where, asker, join=join))
-    _tell_started(rollout, started, output)
+    _say_started(rollout, started, output)
 
 
 async def _start(rollout: Rollout, where: Where, asker: "_Asker", *, join: bool) -> dict[str, Any]:
@@ -377,7 +377,7 @@ async def _started(rollouts: "Client", rollout: Rollout, asker: "_Asker", *, joi
 def _end(
     rollout: Rollout, where: Where, asker: "_Asker", *, join: bool, waiting: _Waiting, output: TextOrJson
 ) -> NoReturn:
-    """Start a rollout, wait for its end, tell it to the pipeline, and exit with its code."""
+    """Start a rollout, wait for its end, report it to the pipeline, and exit with its code."""
     progress, name, target = Progress(say), rollout.metadata.name, str(rollout.spec.target)
     try:
         left = run_async(_start_and_wait(rollout, where, asker, join=join, waiting=waiting, progress=progress))
@@ -390,7 +390,7 @@ def _end(
         raise typer.Exit(left.cancelled.exit_code)
     report = progress.report
     if report is None:
-        raise AssertionError("wait tells at least one report")
+        raise AssertionError("wait passes on at least one report")
     code = exit_code(report.status)
     deliver(EndedRollout(name, target, code, report), waiting.files)
     finish(report, as_json=output is TextOrJson.JSON)
@@ -420,7 +420,7 @@ async def _start_and_wait(
         rollouts = await cancelling.until_cancelled(connected(where))
         if isinstance(rollouts, Cancelled):
             return _Left(rollouts, f"the rollout of {target} was not started")
-        # A signal waits here: only a start that has answered tells whether this command started a rollout.
+        # A signal waits here: only the answer to the start shows whether this command started a rollout.
         started = await _started(rollouts, rollout, asker, join=join)
         found = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))
         if not isinstance(found, Cancelled):
@@ -446,7 +446,7 @@ async def _abort(rollouts: "Client", workflow_id: str, by: str, why: str) -> Non
         say(str(refused))
 
 
-def _tell_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson) -> None:
+def _say_started(rollout: Rollout, started: dict[str, Any], output: TextOrJson) -> None:
     if output is TextOrJson.JSON:
         write_json(started)
         return

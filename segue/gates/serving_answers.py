@@ -102,7 +102,7 @@ class ParsedReply(NamedTuple):
     """How the answer violates its protocol."""
 
 
-class Wanted(NamedTuple):
+class ExpectedAnswer(NamedTuple):
     """The expected answer."""
 
     expect: Expected = Expected()
@@ -140,7 +140,7 @@ class AnswerFinding(NamedTuple):
 SERVES = AnswerFinding(Sort.SERVES)
 
 
-def judge(request: str, wanted: Wanted, reply: Reply, parsed: ParsedReply) -> AnswerFinding:
+def judge(request: str, wanted: ExpectedAnswer, reply: Reply, parsed: ParsedReply) -> AnswerFinding:
     """Judge one answer, and return the first fault. ``request`` names the request in a few words."""
     if reply.unsent:
         return AnswerFinding(Sort.UNSENT, bounded(f"{request} could not be sent: {reply.unsent}"))
@@ -152,7 +152,7 @@ def judge(request: str, wanted: Wanted, reply: Reply, parsed: ParsedReply) -> An
     return AnswerFinding(Sort.WRONG, bounded(f"{request} {why}")) if why else SERVES
 
 
-def _faults(wanted: Wanted, reply: Reply, parsed: ParsedReply) -> Iterable[str]:
+def _faults(wanted: ExpectedAnswer, reply: Reply, parsed: ParsedReply) -> Iterable[str]:
     """Yield each fault with the actual value, in the order in which a person would check."""
     expect = wanted.expect
     yield "" if reply.status == expect.status else f"answered {reply.status}, not {expect.status}: {reply.text}"

@@ -14,24 +14,24 @@ Edges = Sequence[float]
 Cumulative = Sequence[float]
 
 
-class Place(NamedTuple):
+class EdgePlace(NamedTuple):
     """The place of a bound among the edges: its bucket, and the part of that bucket under the bound."""
 
     bucket: int
     part: float
 
 
-def place(edges: Edges, bound: float) -> Place:
+def place(edges: Edges, bound: float) -> EdgePlace:
     """Return a bound's place. Over the last finite edge, no part of the last bucket is under the bound."""
     at = bisect_left(edges, bound)
     if at == len(edges):
-        return Place(at, 0.0)
+        return EdgePlace(at, 0.0)
     lower = edges[at - 1] if at else min(0.0, edges[0])
     width = edges[at] - lower
-    return Place(at, min(1.0, max(0.0, (bound - lower) / width)) if width > 0 else 1.0)
+    return EdgePlace(at, min(1.0, max(0.0, (bound - lower) / width)) if width > 0 else 1.0)
 
 
-def above(cumulative: Cumulative, where: Place) -> float:
+def above(cumulative: Cumulative, where: EdgePlace) -> float:
     """Return the number of events over the bound at this place."""
     under = cumulative[where.bucket - 1] if where.bucket else 0.0
     return cumulative[-1] - under - (cumulative[where.bucket] - under) * where.part

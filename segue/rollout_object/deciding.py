@@ -139,7 +139,7 @@ def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrde
 
 
 def handled(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> Handled | None:
-    """Return what the latest start or retarget was for, also if the controller was killed before it recorded it."""
+    """Return the request of the latest start or retarget, even if a killed controller did not record it."""
     found = [recorded.handled] if recorded.handled else []
     if run is not None and run.is_of(desired) and run.owner is not None:
         found.append(run.owner.handled)

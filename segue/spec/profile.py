@@ -42,7 +42,7 @@ class BuiltIn(Model):
 
 
 class Profile(Model):
-    """A profile: it gives fields of the spec, and the spec's own lie over them."""
+    """A profile: it gives fields of the spec; fields that the spec sets override them."""
 
     name: ObjectName = Field(
         description="A built-in profile of a model server (`segue profiles` lists them), or one of yours: a "

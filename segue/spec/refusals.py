@@ -81,7 +81,7 @@ class NamedProfile(NamedTuple):
 def named_profile(document: Any) -> NamedProfile | None:
     """Return the profile of a team that a document names; None if it names none, or a built-in one.
 
-    A document that is not valid names none here: reading it tells what is wrong.
+    An invalid document names none here: the error comes when it is read.
     """
     try:
         spec = _placed(document, "").get("spec") if isinstance(document, dict) else None

@@ -240,7 +240,7 @@ def _refuse_for_supervised(strategy: Strategy, change: Change) -> None:
 
 
 class Metadata(Model):
-    """The rollout's own name, for people, and its place as an object in Kubernetes."""
+    """The rollout's name, for people; for an object in Kubernetes, also its namespace and labels."""
 
     name: ObjectName
     namespace: Name | None = Field(default=None, description="The target's namespace, unless the target names it too.")

@@ -134,12 +134,12 @@ class Strategy(Model):
     type: Way = Field(default=Way.ROLLING, strict=False)
     order: Order = Field(default=Order.SCALE_OUT_PRIORITY, strict=False)
     max_surge: Amount = Field(
-        default="25%", alias="maxSurge", description="Replicas that may run beside the requested ones."
+        default="25%", alias="maxSurge", description="Replicas that may run in addition to the requested ones."
     )
     max_unavailable: Amount = Field(
         default=0,
         alias="maxUnavailable",
-        description="Requested replicas that may be not ready.",
+        description="Requested replicas that may be unready.",
     )
     step: int | None = Field(default=None, ge=1, le=100_000, description="The most replicas that move at once.")
     pace: Pace = Field(

@@ -44,7 +44,7 @@ class Target(Model):
 
     @classmethod
     def surges(cls, *, stops: bool) -> bool:
-        """Whether extra replicas can run for a while; ``stops`` tells whether there are waypoints."""
+        """Whether extra replicas can run for a while; ``stops``: whether there are waypoints."""
         return True
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import Any
 
 from harness import Lab, Run, open_lab, reaching, until
@@ -16,6 +17,7 @@ from segue.decide import Act, Decision
 from segue.state import Goal
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
+SOON = timedelta(seconds=4)
 
 
 async def test_late_scale(lab: Lab) -> None:
@@ -23,7 +25,7 @@ async def test_late_scale(lab: Lab) -> None:
     await lab.deploy("chat", 4)
     zombie = KillingWorker(lab, "scale_old#1:sending:stop")
     with lab.watch("chat") as watcher:
-        run = await lab.start("chat", strategy=ASKS)
+        run = await lab.start("chat", strategy=ASKS, task_limit=SOON)  # its open polls take several tasks
         await zombie.until_accident()
         KillingWorker(lab)
         await until_phase(run, "AwaitingApproval")

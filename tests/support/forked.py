@@ -1,4 +1,7 @@
-"""Processes that are forked from a server which has imported everything, so a worker starts in tenths of a second."""
+"""Processes that are forked from a server which has imported everything: workers, and the command line.
+
+Each starts in tenths of a second, instead of importing for a second on a core that other tests need.
+"""
 
 import multiprocessing
 import os
@@ -13,12 +16,21 @@ from typing import Any
 import pytest
 from kubernetes.aio.config import kube_config
 
-_PRELOADED = ["killing_worker", "killing_controller", "pytest"]
+_PRELOADED = [
+    "killing_worker", "killing_controller", "pytest", "segue.cli", "segue.library", "segue.temporal_setup",
+    "activities.linting", "activities.profiles", "activities.release", "activities.target_facts", "worker.doctor",
+]  # fmt: skip
+"""The last ones are what commands import late."""
 _context = multiprocessing.get_context("forkserver")
 
 
-def start(mark: dict[str, str], environment: dict[str, str], log: Path, run: Callable[..., None], *given: Any) -> Any:
+def start(
+    mark: dict[str, str], environment: dict[str, str], log: Path, run: Callable[..., None], *given: Any,
+    errors: Path | None = None,
+) -> Any:  # fmt: skip
     """Start a process that calls ``run`` with ``given``, an environment of its own, and a log for all of its output.
+
+    With ``errors``, that file gets its stderr.
 
     The server and its forks carry the stack's mark: they end with the stack, also when the tests are killed.
     """
@@ -29,21 +41,32 @@ def start(mark: dict[str, str], environment: dict[str, str], log: Path, run: Cal
             patch.setenv(name, value)
         forkserver.ensure_running()
     log.touch()
-    process: ForkServerProcess = _context.Process(target=_begin, args=(environment, log, run, given), daemon=True)
+    arguments = (environment, log, errors or log, run, given)
+    process: ForkServerProcess = _context.Process(target=_begin, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _begin(environment: dict[str, str], log: Path, run: Callable[..., None], given: tuple[Any, ...]) -> None:
-    with log.open("a") as file:
-        os.dup2(file.fileno(), sys.stdout.fileno())
-        os.dup2(file.fileno(), sys.stderr.fileno())
+def _begin(
+    environment: dict[str, str], log: Path, errors: Path, run: Callable[..., None], given: tuple[Any, ...]
+) -> None:
+    for stream, path in ((sys.stdout, log), (sys.stderr, errors)):
+        with path.open("a") as file:
+            os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
     sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path not in sys.path]
     # The client reads KUBECONFIG when it is imported, which was before the fork.
     kube_config.KUBE_CONFIG_DEFAULT_LOCATION = environment["KUBECONFIG"]
     run(*given)
+
+
+def run_command(*arguments: str) -> None:
+    """Run ``segue`` with these arguments, as its script does."""
+    from segue.cli import main
+
+    sys.argv[:] = ["segue", *arguments]
+    main()
 
 
 def run_module(name: str, *arguments: str) -> None:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -242,14 +243,17 @@ class Lab:
         )
 
     async def start(
-        self, name: str, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST, **spec: Any
-    ) -> "Run":
+        self, name: str, change: dict[str, Any] | None = None, *, tuning: contract.Tuning = FAST,
+        task_limit: timedelta | None = None, **spec: Any,
+    ) -> "Run":  # fmt: skip
+        """Start a rollout; ``task_limit`` is until a workflow task that a stopped worker took goes to another one."""
         rollout = self.rollout(name, change, **spec)
         handle = await self.temporal.start_workflow(
             contract.WORKFLOW,
             contract.Task(spec=rollout.spec, name=name, by="test", tuning=tuning),
             id=contract.workflow_id(self.namespace, rollout.spec.target),
             task_queue=self.task_queue,
+            task_timeout=task_limit,
             result_type=Report,
         )
         return Run(handle)

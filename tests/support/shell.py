@@ -1,18 +1,20 @@
 """The command line as a process, as pipelines and people use it."""
 
 import asyncio
-import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import forked
 import yaml
 from harness import ACCEPTED, Lab
 
 SEGUE = Path(sys.executable).with_name("segue")
+LIMIT_S = 120
 COMPLETED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = 0, 2, 3, 4, 5, 6
 
 
@@ -43,18 +45,25 @@ class Shell:
         return str(path)
 
     async def run(self, *arguments: str, expect: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run one command, and check its exit code."""
-        run = functools.partial(
-            subprocess.run, [SEGUE, *arguments], env={**self.env, **env}, capture_output=True, text=True, timeout=120,
-            check=False,
-        )  # fmt: skip
-        ended: subprocess.CompletedProcess[str] = await asyncio.to_thread(run)
+        """Run one command, and check its exit code; it is forked from a process that has imported all of Segue."""
+        ended = await asyncio.to_thread(self._ended, arguments, {**self.env, **env})
         assert ended.returncode == expect, f"{arguments}: {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
         assert "Traceback" not in ended.stderr
         return ended
 
+    def _ended(self, arguments: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            err.touch()
+            process = forked.start(self.lab.stack.mark, env, out, forked.run_command, *arguments, errors=err)
+            process.join(LIMIT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            return subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+
     async def begin(self, *arguments: str | Path) -> asyncio.subprocess.Process:
-        """Begin one command, whose output the test reads."""
+        """Begin one command by its script; the test reads its output."""
         return await asyncio.create_subprocess_exec(
             SEGUE, *arguments, env=self.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )

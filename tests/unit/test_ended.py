@@ -37,6 +37,8 @@ def test_whose_fault_an_end_is(facts: dict[str, str], own: bool) -> None:
 
 
 EVICTED, TURNED_AWAY = Ended("chat-a", "Evicted", OWN), Ended("chat-b", "UnexpectedAdmissionError", REJECTED)
+NO_PLACE = Ended("chat-b", "OutOfcpu", "Node didn't have enough resource: cpu")
+NO_PROFILE = Ended("chat-b", "AppArmor", "Pod was rejected: Cannot enforce AppArmor")
 TAKEN = Ended("chat-c", disruption="PreemptionByScheduler", message="preempted")
 WAITS, READY = Replica("chat-z", "v"), Replica("chat-z", "v", ready_since=50.0)
 
@@ -51,6 +53,8 @@ WAITS, READY = Replica("chat-z", "v"), Replica("chat-z", "v", ready_since=50.0)
         pytest.param([TURNED_AWAY] * 2, WAITS, 0, False, id="a node that just began rejects some"),
         pytest.param([TURNED_AWAY] * 3, WAITS, 0, True, id="three in a row"),
         pytest.param([TURNED_AWAY] * 3, READY, 0, None, id="another one became ready since"),
+        pytest.param([NO_PLACE] * 2, WAITS, 0, False, id="rejected, by its reason alone"),
+        pytest.param([NO_PROFILE] * 2, WAITS, 0, False, id="rejected, by its message alone"),
         pytest.param([TAKEN] * 9, WAITS, 0, False, id="reported, and not held against it"),
         pytest.param([TAKEN] * 9, READY, 0, None, id="made good"),
         pytest.param([], WAITS, 0, None, id="none"),
@@ -71,6 +75,10 @@ def test_it_is_told_with_its_message_and_the_litter() -> None:
         f"Ended: chat-b: UnexpectedAdmissionError: {REJECTED}; 3 pods of this version ended so far; "
         "3 Failed pods of it remain"
     )
+    two = ended_problem([EVICTED, EVICTED._replace(is_left=True)], [WAITS], 9, 0.0)
+    assert two and two.message == (f"Evicted: {OWN}; 2 pods of this version ended so far; 1 Failed pod of it remains")
+    bare = ended_problem([Ended("chat-d", message="")], [WAITS], 9, 0.0)
+    assert bare and bare.message == "it ended", "whatever the API server leaves out"
     gently = ended_problem([TAKEN], [WAITS], 0, 0.0)
     assert gently and gently.message == "PreemptionByScheduler: preempted; that is not held against the version"
 

@@ -65,6 +65,15 @@ def test_a_group_that_is_not_ready_is_released_beyond_the_budget() -> None:
     assert broken.stage == (1, 2), "the highest one too"
 
 
+def test_the_surge_comes_back_when_an_updated_group_is_lost() -> None:
+    """Only a ready group is done: two missing groups need one of two surge groups, and three need both."""
+    two_missing = (
+        Groups.at_rest(budget(4, 2, 1)).changed().settled().with_done(5, 4).settled().with_done(3, 2).settled()
+    )
+    assert two_missing.stage == (0, 5)
+    assert two_missing.without_ready(3).settled().stage == (0, 6)
+
+
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(0, 30))
 def test_every_plan_ends_as_it_began(replicas: int, surge: int, unavailable: int) -> None:
     given = budget(replicas, surge, unavailable if surge or unavailable else 1)

@@ -8,7 +8,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 
 from activities.moves import Moves, Place
-from segue.admission import Order, order_of
+from segue.admission import MoveOrder, order_of
 from segue.decide import Act, Decision
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules
@@ -38,15 +38,15 @@ def move(old: int, new: int, **fields: Any) -> Decision:
 @pytest.mark.parametrize(
     ("state", "observed", "decision", "expected"),
     [
-        pytest.param(FRESH, seen(4, 0), move(4, 1), Order(True, NOW), id="the first move"),
-        pytest.param(ROLLING, seen(4, 1, progress_at=NOW + 9), move(3, 2), Order(False, NOW + 9), id="a ready replica"),
-        pytest.param(PASSED, seen(4, 1, progress_at=NOW - 9), move(3, 2), Order(True, NOW), id="after a waypoint"),
-        pytest.param(PASSED, seen(3, 2, progress_at=NOW + 1), move(2, 3), Order(False, NOW + 1), id="beyond it"),
-        pytest.param(PASSED, seen(2, 1), move(2, 2), Order(False, NOW), id="an old replica is gone"),
-        pytest.param(PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN), Order(True, NOW), id="old replicas become empty"),
-        pytest.param(PASSED, seen(3, 1), move(3, 2), Order(True, NOW), id="after a waypoint without surge"),
+        pytest.param(FRESH, seen(4, 0), move(4, 1), MoveOrder(True, NOW), id="the first move"),
+        pytest.param(ROLLING, seen(4, 1, progress_at=NOW + 9), move(3, 2), MoveOrder(False, NOW + 9), id="a ready one"),
+        pytest.param(PASSED, seen(4, 1, progress_at=NOW - 9), move(3, 2), MoveOrder(True, NOW), id="after a waypoint"),
+        pytest.param(PASSED, seen(3, 2, progress_at=NOW + 1), move(2, 3), MoveOrder(False, NOW + 1), id="beyond it"),
+        pytest.param(PASSED, seen(2, 1), move(2, 2), MoveOrder(False, NOW), id="an old replica is gone"),
+        pytest.param(PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN), MoveOrder(True, NOW), id="old ones become empty"),
+        pytest.param(PASSED, seen(3, 1), move(3, 2), MoveOrder(True, NOW), id="after a waypoint without surge"),
         pytest.param(
-            PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN, empties=True), Order(True, NOW), id="as it is decided"
+            PASSED, seen(4, 1), move(3, 1, act=Act.DRAIN, empties=True), MoveOrder(True, NOW), id="as it is decided"
         ),
         pytest.param(ROLLING.but(goal=Goal.BACK), seen(4, 2), move(4, 1), None, id="new ones go in a rollback"),
         pytest.param(ROLLING, seen(3, 1), move(4, 1), None, id="an old replica comes back"),
@@ -57,7 +57,9 @@ def move(old: int, new: int, **fields: Any) -> Decision:
         pytest.param(ROLLING, seen(0, 4), Decision(act=Act.FINISH, why=""), None, id="the end"),
     ],
 )
-def test_the_order_of_a_move(state: State, observed: Observation, decision: Decision, expected: Order | None) -> None:
+def test_the_order_of_a_move(
+    state: State, observed: Observation, decision: Decision, expected: MoveOrder | None
+) -> None:
     assert order_of(RULES, state, observed, decision) == expected
 
 
@@ -72,7 +74,7 @@ class Queue:
 
     def ask(self, name: str, since: float, *, begins: bool = True) -> bool:
         place = self.places.setdefault(name, Place(lambda: self.woken.append(name)))
-        admitted = self.moves.ask(place, Order(begins, since))
+        admitted = self.moves.ask(place, MoveOrder(begins, since))
         if admitted:
             self.woken = [each for each in self.woken if each != name]
         return admitted
@@ -148,14 +150,14 @@ async def test_a_move_counts_until_its_write_is_seen() -> None:
         await written.wait()
 
     with moves.place("rollout/a", lambda: None) as place:
-        assert moves.ask(place, Order(True, 1.0))
+        assert moves.ask(place, MoveOrder(True, 1.0))
         moves.keep("rollout/a", place, write_is_seen())
     with moves.place("rollout/b", woken.set) as place:
-        assert not moves.ask(place, Order(False, 0.0))
+        assert not moves.ask(place, MoveOrder(False, 0.0))
         assert not woken.is_set()
         written.set()
         await asyncio.wait_for(woken.wait(), 60)
-        assert moves.ask(place, Order(False, 0.0))
+        assert moves.ask(place, MoveOrder(False, 0.0))
 
 
 async def test_a_move_counts_no_more_when_its_rollout_is_watched_again() -> None:
@@ -166,10 +168,10 @@ async def test_a_move_counts_no_more_when_its_rollout_is_watched_again() -> None
         await asyncio.Event().wait()
 
     with moves.place("rollout/a", lambda: None) as place:
-        assert moves.ask(place, Order(True, 1.0))
+        assert moves.ask(place, MoveOrder(True, 1.0))
         moves.keep("rollout/a", place, never())
     with moves.place("rollout/b", woken.set) as waiting, moves.place("rollout/a", lambda: None):
-        moves.ask(waiting, Order(True, 2.0))
+        moves.ask(waiting, MoveOrder(True, 2.0))
         await asyncio.wait_for(woken.wait(), 60)
         assert waiting.is_admitted
 
@@ -179,7 +181,7 @@ def test_a_watch_that_ends_leaves_its_place() -> None:
     moves, woken = Moves(at_once=1), list[str]()
     with moves.place("rollout/b", lambda: woken.append("b")) as waiting:
         with moves.place("rollout/a", lambda: None) as place:
-            assert moves.ask(place, Order(True, 1.0))
-            assert not moves.ask(waiting, Order(True, 2.0))
+            assert moves.ask(place, MoveOrder(True, 1.0))
+            assert not moves.ask(waiting, MoveOrder(True, 2.0))
         assert woken == ["b"]
         assert waiting.is_admitted

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from segue.budget import resolve_budget
 from segue.errors import Refused
 from segue.plan import Plan, make_plan
-from segue.spec import End, Order, Strategy, Waypoint
+from segue.spec import End, Order, Strategy, SupervisedTarget, Waypoint
+from segue.spec.target import LeaderWorkerSetTarget
 from segue.units import resolve
 
 FACTS = Path(__file__).parent.parent / "facts"
@@ -80,6 +81,23 @@ def test_a_retarget_plans_away_the_surplus_first() -> None:
     assert rows(plan)[-1] == (0, 4)
     assert max(map(sum, rows(plan))) <= plan.ceiling
     assert plan.parent == "v1"
+
+
+def test_an_operator_makes_its_own_moves() -> None:
+    """Only the first and the last stage are known; of a LeaderWorkerSet, its controller's own stages are."""
+    strategy = Strategy(max_surge=0, max_unavailable=1)
+    operator = SupervisedTarget(resource="InferenceService", namespace="serving", name="chat")
+    groups = LeaderWorkerSetTarget(kind="LeaderWorkerSet", namespace="serving", name="chat")
+    plans = {each.kind: make_plan(strategy, 2, target=each, autonomous=True) for each in (operator, groups)}
+    shown = {kind: [(s.old, s.new, s.action, s.partition) for s in plan.stages] for kind, plan in plans.items()}
+    assert shown == {
+        "Supervised": [(2, 0, "start", None), (0, 2, "operator", None)],
+        "LeaderWorkerSet": [(2, 0, "start", 0), (2, 0, "groups", 2), (1, 1, "groups", 1), (0, 2, "groups", 0)],
+    }
+    held = make_plan(strategy, 2, target=groups)
+    assert [(s.old, s.new, s.action, s.partition) for s in held.stages] == [
+        (2, 0, "start", None), (1, 1, "scaleBoth", 1), (0, 2, "scaleBoth", 0),
+    ]  # fmt: skip
 
 
 def test_no_replicas_are_refused() -> None:

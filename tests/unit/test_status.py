@@ -10,6 +10,7 @@ from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Goal, Outcome, Phase, State
 from segue.status import GateStatus, SideStatus, Status, make_status, reason, to_markdown
 
+RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
 NOTHING = Status(id="i", name="chat", target="serving/chat", phase=Phase.PROGRESSING)
 
 
@@ -63,6 +64,33 @@ def test_the_status_of_a_rollout(outcome: Outcome | None, waits: str) -> None:
     assert (status.replicas, status.floor, status.ceiling, status.waiting_for) == (4, 4, 5, waits)
 
 
+def test_what_an_earlier_release_left_out_is_nothing() -> None:
+    """A pipeline reads no phase, number or wish into a status that lacks the field."""
+    sides = {"old", "new"}
+    assert {k for k, v in NOTHING.model_dump().items() if v} == {"id", "name", "target", "phase"} | sides
+    assert NOTHING.old == NOTHING.new == SideStatus(replicas=0, ready=0)
+    assert not GateStatus(name="ours", result=Result.PASS, why="", asked=1, conclusive=1, failed=0).dry_run
+
+
+@pytest.mark.parametrize(
+    ("changes", "version"),
+    [
+        pytest.param({}, None, id="not-ended"),
+        pytest.param({"outcome": Outcome.COMPLETED}, "v1", id="completed"),
+        pytest.param({"outcome": Outcome.ROLLED_BACK}, "v0", id="rolled-back"),
+        pytest.param({"outcome": Outcome.ABORTED}, "v0", id="aborted"),
+        pytest.param(
+            {"outcome": Outcome.ABORTED, "failure": Problem(cause=Cause.FENCED, message="")}, None, id="fenced"
+        ),
+        pytest.param({"outcome": Outcome.ABORTED, "baseline": Version(template="")}, None, id="never-read"),
+    ],
+)
+def test_the_version_at_the_end(changes: dict[str, Any], version: str | None) -> None:
+    state = STATE.but(**{"baseline": Version(template="v0"), "wanted": Version(template="v1"), **changes})
+    runs = made(state, None).runs
+    assert (runs.template if runs else None) == version
+
+
 def test_the_status_before_the_target_was_read() -> None:
     status = made(STATE, None)
     assert status.old == status.new == SideStatus(replicas=0, ready=0)
@@ -70,12 +98,19 @@ def test_the_status_before_the_target_was_read() -> None:
     assert status.waiting_for == "1 more to be ready"
 
 
-def made(state: State, seen: Observation | None) -> Status:
+def made(state: State, seen: Observation | None, rules: Rules = RULES) -> Status:
     return make_status(
         workflow_id="i", name="chat", target=DeploymentTarget(namespace="serving", name="chat"),
-        change=Change(images={"server": "x:2"}), rules=Rules.model_validate({"strategy": {"maxSurge": 1}}),
+        change=Change(images={"server": "x:2"}), rules=rules,
         state=state, seen=seen, waits="1 more to be ready", started_at=0.0, updated_at=1.0,
     )  # fmt: skip
+
+
+def test_the_next_waypoint_is_that_of_a_way_forward() -> None:
+    rules = Rules.model_validate({"strategy": {"maxSurge": 1, "waypoints": [{"at": 1}, {"at": "50%"}]}})
+    assert made(STATE, SEEN, rules).next_waypoint == "1 (1 new)"
+    assert made(STATE.but(passed=(0,)), SEEN, rules).next_waypoint == "50% (2 new)"
+    assert made(BACK, SEEN, rules).next_waypoint == made(STATE, None, rules).next_waypoint == ""
 
 
 SLOW = Problem(cause=Cause.DEADLINE, message="slow")

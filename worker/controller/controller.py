@@ -153,7 +153,7 @@ class Controller:
         wants, recorded = await self._wants(found), status_of(found)
         workflow_id = workflow_to_read(wants, recorded)
         try:
-            run = await self._engine.look(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
+            run = await self._engine.latest(workflow_id, wants.uid, recorded.run_id) if workflow_id else None
             if not workflow_id:
                 run = await self._later(wants, recorded)
             act = decide(wants, recorded, run)
@@ -165,7 +165,7 @@ class Controller:
         except Conflict:
             raise
         except SegueError as error:
-            await self._tell_error(found, wants, recorded, error, pace)
+            await self._show_error(found, wants, recorded, error, pace)
             raise
         if wants.is_deleted and act is ObjectAct.REST:
             return RESYNC_S  # another finalizer keeps it
@@ -199,7 +199,7 @@ class Controller:
             own = str(error)
         return desired_rollout(found, self._engine.cluster, own, is_named=self._engine.is_named)
 
-    async def _tell_error(
+    async def _show_error(
         self, found: Object, wants: DesiredRollout, recorded: ObjectStatus, error: SegueError, pace: _Pace
     ) -> None:
         """Show in the status why Temporal or a worker does not answer."""
@@ -238,7 +238,7 @@ class Controller:
             await self._obey(found, wants, recorded, run)
         else:
             assert run is not None, "the other acts are messages to a rollout under way"
-            await self._tell(act, found, wants, recorded, run)
+            await self._steer(act, found, wants, recorded, run)
 
     async def _claim(self, found: Object, wants: DesiredRollout, recorded: ObjectStatus) -> None:
         """Record what a deletion and a restart need before anything starts: the finalizer, and what starts."""
@@ -259,9 +259,9 @@ class Controller:
         try:
             await self._engine.start(wants)
         except AlreadyRolling:
-            return  # the next reading tells whose it is
+            return  # the next reading shows whose it is
 
-    async def _tell(
+    async def _steer(
         self, act: ObjectAct, found: Object, wants: DesiredRollout, recorded: ObjectStatus, run: Run
     ) -> None:
         """Send a message to the rollout under way, and record what only the record knows."""
@@ -285,11 +285,11 @@ class Controller:
     async def _send(self, run: Run, message: messages.Message) -> None:
         self._engine.forget(run.workflow_id)
         try:
-            await self._engine.tell(run.workflow_id, message)
+            await self._engine.send(run.workflow_id, message)
         except NotAllowed:
             raise
         except Refused as error:
-            log.info("%s: %s", run.workflow_id, error)  # it went on meanwhile: the next reading tells
+            log.info("%s: %s", run.workflow_id, error)  # it changed meanwhile: the next reading shows it
 
     async def _retargeted(self, wants: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectStatus:
         """Retarget the rollout under way, and return the record of it, or of its refusal."""
@@ -301,11 +301,11 @@ class Controller:
         )  # fmt: skip
         self._engine.forget(run.workflow_id)
         try:
-            await self._engine.tell(run.workflow_id, message, update_id=f"{wants.uid}/{wants.generation}")
+            await self._engine.send(run.workflow_id, message, update_id=f"{wants.uid}/{wants.generation}")
         except NotAllowed:
             raise
         except Refused as error:
-            now = await self._engine.look(run.workflow_id, wants.uid, recorded.run_id)
+            now = await self._engine.latest(run.workflow_id, wants.uid, recorded.run_id)
             if now is None or not now.is_running or now.status is None or "retarget" not in now.status.can:
                 return recorded  # it ended meanwhile: the edit starts the next one
             return _refused(recorded, wants, str(error))
@@ -333,7 +333,7 @@ class Controller:
         self._engine.forget(run.workflow_id)
         try:
             update_id = hashlib.sha256(f"{wants.uid}/{order}".encode()).hexdigest()[:32]
-            return True, await self._engine.tell(run.workflow_id, order.message, update_id=update_id)
+            return True, await self._engine.send(run.workflow_id, order.message, update_id=update_id)
         except NotAllowed:
             raise
         except Refused as error:

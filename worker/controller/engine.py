@@ -43,12 +43,12 @@ class Engine:
         """Whether the cluster has workers of its own, by its name."""
         self._reader: _Reader | None = None
 
-    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+    async def latest(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
         """Return the latest run of a workflow; None if Temporal has none.
 
-        If somebody else has started a later one, which has ended too, it is the run with this id.
+        Returns the run with this id instead if somebody else started a later one and that has ended.
         """
-        return await (await self._connected()).look(workflow_id, uid, run_id)
+        return await (await self._connected()).latest(workflow_id, uid, run_id)
 
     async def later(self, workflow_id: str, uid: str) -> Run | None:
         """Return the latest run of a workflow if it is not this object's; else None."""
@@ -62,7 +62,7 @@ class Engine:
         """
         await (await self._connected()).begin(desired)
 
-    async def tell(self, workflow_id: str, message: Message, update_id: str = "") -> str:
+    async def send(self, workflow_id: str, message: Message, update_id: str = "") -> str:
         """Send a message, and return the answer: what happens now.
 
         Raises:
@@ -89,7 +89,7 @@ class _Reader(Rollouts):
         super().__init__(client, cluster, task_queue)
         self.known = {}
 
-    async def _latest(self, workflow_id: str) -> WorkflowExecutionDescription | None:
+    async def _described(self, workflow_id: str) -> WorkflowExecutionDescription | None:
         try:
             return await self._describe(workflow_id)
         except NotFound as error:
@@ -98,14 +98,14 @@ class _Reader(Rollouts):
             return None
 
     async def later(self, workflow_id: str, uid: str) -> Run | None:
-        description = await self._latest(workflow_id)
+        description = await self._described(workflow_id)
         owner = await _owner_of(description) if description is not None else None
         if description is None or (owner is not None and owner.uid == uid):
             return None
-        return await self.look(workflow_id, uid, "")
+        return await self.latest(workflow_id, uid, "")
 
-    async def look(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
-        description = await self._latest(workflow_id)
+    async def latest(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
+        description = await self._described(workflow_id)
         if description is None:
             return None
         owner = await _owner_of(description)
@@ -118,7 +118,7 @@ class _Reader(Rollouts):
         return await self._ended(workflow_id, description.run_id, owner)
 
     async def _own(self, workflow_id: str, uid: str, run_id: str) -> Run | None:
-        """Return an object's own run, which a later one of somebody else follows; None if Temporal deleted it."""
+        """Return an object's own run, although somebody else started a later one; None if Temporal deleted it."""
         with translated(self._what(workflow_id), self.task_queue):
             try:
                 description = await self._handle(workflow_id, run_id).describe(rpc_timeout=timedelta(seconds=ANSWER_S))

@@ -1,7 +1,8 @@
-"""Finds the saved baseline of a Deployment that somebody removed or damaged. Pure.
+"""Recovers the saved baseline of a Deployment after somebody removed or damaged it. Pure.
 
-The controller copies the Deployment's annotations to the ReplicaSet of the present template: also a damaged one, but a
-removed one stays there. The former template is that of the former ReplicaSet. Its strategy is nowhere else.
+The controller copies the Deployment's annotations to the ReplicaSet of the present template. It keeps the copy of a
+removed annotation, and overwrites that of a damaged one. The former ReplicaSet has the former template; nothing else
+keeps the former strategy.
 """
 
 import copy
@@ -26,7 +27,7 @@ DEADLINE_S = 600
 """The default of ``progressDeadlineSeconds``."""
 
 
-class Found(NamedTuple):
+class FoundBaseline(NamedTuple):
     """A baseline that is not on the Deployment as it was saved."""
 
     saved: str
@@ -35,28 +36,28 @@ class Found(NamedTuple):
     """What it lacks, for a person."""
 
 
-NOTHING = Found("")
+NOTHING = FoundBaseline("")
 
 
-def lost_baseline(objects: Objects, state: State, budget: Object) -> Found:
-    """Return this rollout's baseline if somebody removed or damaged it; nothing if it is there, or nowhere.
+def lost_baseline(objects: Objects, state: State, budget: Object) -> FoundBaseline:
+    """Return this rollout's baseline if somebody removed or damaged it; ``NOTHING`` if it is intact or cannot be found.
 
-    ``budget`` is the strategy that is restored if the former one is not known.
+    ``budget`` is the strategy to restore if the former one is not known.
     """
     present = annotations_of(objects.deployment)
     if present.get(OWNER) != state.owner or not state.claimed or has_baseline(objects.deployment):
         return NOTHING
     copies = [rs for rs in objects.replicasets if annotations_of(rs).get(OWNER) == state.owner and has_baseline(rs)]
     if copies:
-        return Found(annotations_of(copies[0])[BASELINE])
+        return FoundBaseline(annotations_of(copies[0])[BASELINE])
     former = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) == state.baseline.template]
     return rebuilt(objects.deployment, former, budget, ready_before(state))
 
 
 def rebuilt(
     deployment: Object, replicasets: list[Object], budget: Object, ready: dict[str, int] | None = None
-) -> Found:
-    """Return the baseline by its ReplicaSet: the newest of these that no rollout held; nothing if there is none."""
+) -> FoundBaseline:
+    """Return the baseline made from the newest ReplicaSet that no rollout held; ``NOTHING`` if there is none."""
     own = [rs for rs in replicasets if rs["spec"].get("minReadySeconds") != HOLD_MIN_READY_S]
     if not own:
         return NOTHING
@@ -82,4 +83,4 @@ def rebuilt(
         f"progressDeadlineSeconds {DEADLINE_S}; correct them after the rollout"
     )
     notes = {name: annotations.get(name) for name in (CAUSE, CHANGE)}
-    return Found(as_saved(deployment, saved, notes), warning)
+    return FoundBaseline(as_saved(deployment, saved, notes), warning)

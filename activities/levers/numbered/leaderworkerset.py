@@ -147,7 +147,7 @@ class LeaderWorkerSetLever(PartitionLever):
         return [spec[name] for name in ("leaderTemplate", "workerTemplate") if name in spec]
 
     def version(self, template: Object) -> Version:
-        """Return the version: the images of leader and workers, the leader's first where names are the same."""
+        """Return the version with the images of leader and workers; of equal container names, the leader's counts."""
         images: dict[str, str] = {}
         more: dict[str, str] = {}
         for each in map(version_of, self.pod_templates(template)):
@@ -247,8 +247,8 @@ def _below(leaders: Object | None, revisions: Iterable[Object], versions: Mappin
     ``revisions`` are those of the leaders' StatefulSet: the template of each names the group's version.
     """
     current = (leaders or {}).get("status", {}).get("currentRevision")
-    told = (each["data"]["spec"]["template"] for each in revisions if each["metadata"]["name"] == current)
-    template: Object = next(told, {})
+    templates = (each["data"]["spec"]["template"] for each in revisions if each["metadata"]["name"] == current)
+    template: Object = next(templates, {})
     key = template.get("metadata", {}).get("labels", {}).get(REVISION, "")
     return versions.get(key, key)
 
@@ -262,13 +262,13 @@ def _has_partition(leaders: Object | None, partition: int) -> bool:
 
 
 def _size(leader: Object, workers: Iterable[Object]) -> int:
-    """Return how many pods a group has: its own number, which a change of ``size`` does not change.
+    """Return how many pods a group has; a change of ``size`` does not change a group that exists.
 
-    Its workers say it if there are any. Their controller creates those of a lost group by the present ``size``, also if
-    the leader came back in an earlier version.
+    Its workers have the number as an annotation. If there are none, the leader's counts: after the loss of a group, the
+    controller creates the workers by the present ``size``, even if the leader came back in an earlier version.
     """
-    told = (each["metadata"].get("annotations", {}).get(SIZE) for each in (*workers, leader))
-    return int(next((each for each in told if each), 1))
+    sizes = (each["metadata"].get("annotations", {}).get(SIZE) for each in (*workers, leader))
+    return int(next((each for each in sizes if each), 1))
 
 
 def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Replica:
@@ -316,7 +316,7 @@ def _is_kept(revision: Object) -> bool:
 
 
 def _copied(revision: Object, notes: Mapping[str, str | None], found: Object) -> Object:
-    """Return a copy of a revision with its notes. They never change: the API server would take that for other data."""
+    """Return a copy of a revision, with its notes."""
     metadata = revision["metadata"]
     copy = {
         "apiVersion": "apps/v1",
@@ -338,7 +338,7 @@ def _template_of(revision: Object) -> Object:
 
 
 def _written_out(spec: Object) -> Object:
-    """Return a group's template with the fields that only its controller writes by default."""
+    """Return a group's template with the defaults that its controller writes."""
     pods = ("leaderTemplate", "workerTemplate")
     return {name: _pod_written_out(value) if name in pods else value for name, value in spec.items()}
 
@@ -359,6 +359,6 @@ def _containers(template: Object) -> set[str]:
 
 
 def _only(change: Change, containers: set[str]) -> Change:
-    """Return the part of a change for these containers and for all pods."""
+    """Return a change without what it names of other containers."""
     kept = {field: {k: v for k, v in getattr(change, field).items() if k in containers} for field in _BY_CONTAINER}
     return change.model_copy(update=kept)

@@ -117,7 +117,7 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def pod_templates(self, template: Object) -> list[Object]:
-        """Return the pod templates in it, the one of the serving pods first."""
+        """Return the pod templates of a replica; the first one is that of the serving pods."""
 
     @abstractmethod
     def version(self, template: Object) -> Version:
@@ -133,7 +133,7 @@ class PartitionLever(ABC):
 
     @abstractmethod
     def template_with(self, found: Object, fields: Object) -> Object:
-        """Return the template that the target has with these fields, as ``changed`` and ``replaced`` return them."""
+        """Return the target's template after a patch with these fields, which ``changed`` or ``replaced`` returned."""
 
     @abstractmethod
     def judged_as(self, found: Object, wanted: Object, untried: str) -> LintSubject:

@@ -255,15 +255,15 @@ class PairLever:
             await writing.claim()
             adds = goal.old > first.counts.old or goal.new > first.counts.new
             if goal.old < first.counts.old:
-                await writing.tell_old(goal.old)
+                await writing.scale_old(goal.old)
                 if adds and not await self._gone(first.old, goal.old):
                     return writing.written  # the next decision requests the rest
             if goal.new < first.counts.new:
-                await writing.tell_new(goal.new)
+                await writing.scale_new(goal.new)
                 if adds and first.new and not await self._gone(first.new, goal.new):
                     return writing.written
             if goal.old > first.counts.old:
-                await writing.tell_old(goal.old)
+                await writing.scale_old(goal.old)
             if goal.new > first.counts.new:
                 await self._grow_new(writing, goal.new, target)
         except Stale as stale:
@@ -275,13 +275,13 @@ class PairLever:
         request, pair = writing.request, writing.pair
         template = await self._due(request, pair, target)
         if template is None:
-            await writing.tell_new(replicas)
+            await writing.scale_new(replicas)
         elif pair.new is None:
             await writing.make(_made(pair, target, template, replicas, {OWNER: request.state.owner, **writing.notes}))
         elif pair.counts.new or not await self._gone(pair.new, 0):
             raise Stale("the new Deployment still runs another version")
         else:
-            await writing.tell_new(replicas, template)
+            await writing.scale_new(replicas, template)
 
     async def _due(self, request: WriteInput, pair: Pair, target: PairTarget) -> Object | None:
         """Return the template that the new Deployment needs. Returns None if it has it already."""
@@ -309,7 +309,7 @@ class PairLever:
                 {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
             )
             if pair.new is not None and counts.new != pair.counts.new:
-                await writing.tell_new(counts.new)
+                await writing.scale_new(counts.new)
         except Stale as stale:
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
@@ -443,11 +443,11 @@ class _Writing:
         annotations = _claim(self.pair, self.target, state.owner, state.wanted.template, ready)
         await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
 
-    async def tell_old(self, replicas: int) -> None:
+    async def scale_old(self, replicas: int) -> None:
         """Set the old Deployment's replicas."""
         await self.patch(self.pair.old, {"spec": {"replicas": replicas}})
 
-    async def tell_new(self, replicas: int, template: Object | None = None) -> None:
+    async def scale_new(self, replicas: int, template: Object | None = None) -> None:
         """Set the new Deployment's replicas, and its template if one is given."""
         if self.pair.new is None:
             raise Stale("the new Deployment is gone")
@@ -507,7 +507,7 @@ class _Writing:
     async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
 
-    async def tell_outcome(self, new: Objects) -> None:
+    async def note_outcome(self, new: Objects) -> None:
         """Note the outcome on the new Deployment's revisions that it does not keep running."""
         for each in new.replicasets:
             annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.request)
@@ -535,7 +535,7 @@ class _Writing:
             if back and own is not None and fingerprint(own) != self.pair.template:
                 patch["spec"] = {"template": {**own, "$patch": "replace"}}
                 patch["metadata"]["annotations"] |= self.notes
-            await self.tell_outcome(new)
+            await self.note_outcome(new)
             await self.patch(new, patch)
         await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
 
