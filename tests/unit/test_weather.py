@@ -126,6 +126,9 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     assert _judged([Moment(100, _pods(4, 4))])
     assert not _judged([Moment(100, _pods(4, 3))], budget=Budget(0, 3)), "one write removes and adds 3"
     assert _judged([Moment(100, _pods(4, 3)), Moment(101.5, _pods(4, 3))], budget=Budget(0, 3))
+    grown = [Moment(100, _pods(4)), Moment(120, _pods(8, 4)), Moment(120.5, _pods(8))]
+    assert not _judged(grown, [Size(0, 4), Size(115, 8)], Budget(0, 2)), "2 of 4 are 4 of 8"
+    assert _judged(grown, [Size(0, 4), Size(90, 8)], Budget(0, 2))
     smaller = [Size(0, 4), Size(110, 2)]
     assert not _judged(_moments(_pods(4, 1), _pods(4, 1), _pods(2)), smaller)
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)

@@ -212,10 +212,16 @@ def _over(seen: Seen) -> Iterable[str]:
         over_since = (over_since or moment.at) if moment.total > allowed else None
         is_passing = over_since is not None and moment.at - over_since < PASSING_S
         # A controller that was away works off its backlog in any order.
-        passing = math.inf if known_since < moment.at - LATE_S else max(seen.passing, seen.budget.passing(moment.total))
+        passing = math.inf if known_since < moment.at - LATE_S else max(seen.passing, _passing(seen, moment.at))
         if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total
+
+
+def _passing(seen: Seen, at: float) -> int:
+    """Return how many pods may pass: a move under way has its share of R, and grows with it if somebody changes R."""
+    sizes = _replicas(seen.sizes, at - IN_FLIGHT_S, at + LATE_S)
+    return max((math.ceil(seen.budget.passing(size) * max(sizes) / size) for size in sizes if size), default=0)
 
 
 @dataclass
