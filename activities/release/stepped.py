@@ -6,6 +6,7 @@ It reads what it needs from the target itself; floor and ceiling hold as in a ro
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Literal
 
 from activities import autoscaling
@@ -19,12 +20,14 @@ from segue.contract import Prepared, PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import RELEASED_BY, Observation, Version
-from segue.spec import Change, Rules, Strategy, Target
+from segue.spec import Change, Readiness, Rules, Strategy, Target
 from segue.state import Before, Goal, Outcome, State
 from segue.transition import applied
 
 POLL_S = 0.2
 _ATTEMPTS = 10
+OPERATOR_S = timedelta(seconds=60)
+"""How long an operator may make no progress before a release takes what it left for its last state."""
 _ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
 """No gate is evaluated, and other writers' changes are overwritten, however many writes that takes."""
 
@@ -108,8 +111,13 @@ async def _copied(cluster: Cluster, target: Target, found: Object) -> str:
 
 
 def rules_of(target: Target, found: Object) -> Rules:
-    """Return rules with the budget that the rollout saved on the target; an operator has its own budget."""
-    return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
+    """Return rules with the budget that the rollout saved on the target; an operator has its own budget.
+
+    An operator has ``OPERATOR_S`` to remove unready new replicas that were to go: it may leave them.
+    """
+    if target.numbered:
+        return Rules(strategy=Strategy(**saved_baseline(found)["budget"]))
+    return Rules(readiness=Readiness(deadline=OPERATOR_S))
 
 
 def _state(prepared: Prepared, to: Way, now: float) -> State:

@@ -69,25 +69,24 @@ async def test_a_webhook_that_does_not_answer(grouped: Lab) -> None:
                 await held.acquire()
 
 
-@pytest.mark.parametrize("name", [*NUMBERED, "operated"])
+@pytest.mark.parametrize(
+    "name", ["set", pytest.param("groups", marks=pytest.mark.soak), pytest.param("operated", marks=pytest.mark.soak)]
+)
 async def test_a_quota_that_is_full_in_the_middle(grouped: Lab, name: str) -> None:
-    """Somebody lowers it below what runs: it holds past the deadline, and goes on when the quota is raised."""
-    kind = {**NUMBERED, "operated": SupervisedSubject}[name]
+    """Somebody lowers it below what runs: it holds past the deadline, and goes on when there is none."""
+    kind, is_operated = {**NUMBERED, "operated": SupervisedSubject}[name], name == "operated"
     await kind(grouped, name).create(2)
-    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}}}
-    strategy = {"strategy": ASKS} if name in NUMBERED else {}
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
 
-    def full() -> None:
+    def fill() -> None:
         create(grouped.core.create_namespaced_resource_quota, grouped.namespace, quota)
 
-    if name == "operated":
-        full()
-    async with grouped.rolled(name, kind=kind, readiness=SOON, **strategy) as case:
-        if name in NUMBERED:
+    if is_operated:
+        fill()
+    async with grouped.rolled(name, kind=kind, readiness=SOON, strategy={} if is_operated else ASKS) as case:
+        if not is_operated:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            grouped.core.create_namespaced_resource_quota(
-                grouped.namespace, {**quota, "spec": {"hard": {"pods": "1"}}}
-            )
+            fill()
             await case.run.send("approve")
         await holds(case, "exceeded quota: full")
         grouped.core.delete_namespaced_resource_quota("full", grouped.namespace)
