@@ -14,9 +14,10 @@ from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.base import Lever
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
+from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
-from segue.contract import Prepared, PrepareInput, WriteInput
+from segue.contract import Prepared, PrepareInput, WatchInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import RELEASED_BY, Observation, Version
@@ -49,9 +50,22 @@ async def release_stepped(
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to, cluster.clock.now())
     tell(f"{target} is released from its rollout, and moves to the {to} version")
+    unmade = Unmade(cluster)
+    try:
+        return await _stepped(cluster, lever, target, rules, state, to, unmade, timeout_s, tell)
+    finally:
+        unmade.close()
+
+
+async def _stepped(
+    cluster: Cluster, lever: Lever, target: Target, rules: Rules, state: State, to: Way, unmade: Unmade,
+    timeout_s: float, tell: Callable[[str], None],
+) -> str:  # fmt: skip
+    """Step the target to its end; tell what it waits for, and why a pod is missing."""
     ends_at, reported = time.monotonic() + timeout_s, ""
     while True:
         seen = await lever.observe(target, rules, state, cluster.clock.now())
+        seen = unmade.look(WatchInput(target=target, rules=rules, state=state), seen, lambda: None)
         decision = decide(rules, state, seen, cluster.clock.now())
         if decision.why != reported:
             tell(decision.why)
