@@ -922,11 +922,20 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
     whole = seen.old.total >= seen.replicas and _is_restored(rules, state, seen, now, seen.replicas)
-    if seen.held or seen.new.total or not whole or _blocked(state):
+    if seen.held or not whole or _blocked(state) or (seen.new.total and not _remains(rules, state, seen, now)):
         return None
     lacks = seen.old.proven < seen.replicas
     ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before the rollout" if lacks else ""
     return Decision(act=Act.FINISH, why=f"every replica runs the baseline again{ready}")
+
+
+def _remains(rules: Rules, state: State, seen: Observation, now: float) -> bool:
+    """Whether what is left of the new side is its operator's: unready replicas that it has not removed in time.
+
+    A Deployment's controller removes none while as many others are not ready, and these were not ready before either.
+    """
+    is_operators = seen.autonomous and not seen.numbered and not seen.new.ready
+    return is_operators and bool(state.lacking(seen.replicas)) and now >= _deadline_at(rules, state, seen)
 
 
 def _is_restored(rules: Rules, state: State, seen: Observation, now: float, wanted: int) -> bool:

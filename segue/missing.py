@@ -95,6 +95,17 @@ def with_kept_away(
     return Hindrance(found.hindered + sum(each.number for each in kept), found.hindrance or kept[0].blocks)
 
 
+def with_full_quota(
+    found: Hindrance, missing: Iterable[Missing], short: int, deadline_s: float, now: float
+) -> Hindrance:
+    """Return the hindrance, or else the quota that leaves fewer than R replicas; ``short``: by how many.
+
+    A new replica in the place of an old one does not fit, and neither would the old one. They count as without room.
+    """
+    full = [each for each in missing if each.lacks_quota and each.lasts(deadline_s, now)]
+    return found._replace(hindrance=found.hindrance or full[0].blocks) if short > 0 and full else found
+
+
 def with_missing(
     seen: Observation, coming: Missing | None, leaving: Missing | None, deadline_s: float, now: float
 ) -> Observation:

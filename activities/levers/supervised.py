@@ -28,6 +28,7 @@ from activities.levers.ownership import (
     latest_of,
     left_of_us,
     packed,
+    ready_before,
     refuse_lost,
     refuse_others,
     refuse_overfull,
@@ -52,6 +53,7 @@ from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
 from segue.stopping import losses
 from segue.supervision import Supervision
+from segue.units import counted
 
 _ANY_RESTARTS = 1_000_000
 STEADY_S = 5.0
@@ -153,6 +155,7 @@ class SupervisedLever:
             old=len(seen.pods),
             owner=owner if saved else request.owner,
             claimed=bool(saved),
+            ready=saved.get("ready") if saved else None,
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
             labels=labels_of(seen.found),
             warnings=(
@@ -172,7 +175,7 @@ class SupervisedLever:
                 raise Stale(CHANGED)
             if saved is None and request.state.claimed:  # what is there now is not the baseline
                 raise _lost(found)
-            start = saved or self._start(seen)
+            start = saved or {**self._start(seen), **ready_before(request.state)}
             wanted = self._changed(start["version"], request.change)
             kept = {
                 **start,
@@ -233,11 +236,20 @@ class SupervisedLever:
     async def finish(self, request: WriteInput, now: float) -> Written:
         """Remove Segue's annotations."""
 
-        def make(seen: Supervised) -> Object | None:
-            left = left_of_us(seen.found)
-            return {"metadata": {"annotations": left}} if left else None
+        left: list[Replica] = []
 
-        return await self._write(request, now, make, finishing=True)
+        def make(seen: Supervised) -> Object | None:
+            nonlocal left
+            _, left, _ = self._sides(seen.pods, _saved(seen.found), undone=True)
+            annotations = left_of_us(seen.found)
+            return {"metadata": {"annotations": annotations}} if annotations else None
+
+        written = await self._write(request, now, make, finishing=True)
+        if request.state.goal is Goal.FORWARD or not written.writes or not left:
+            return written
+        why = "its operator does not remove them while others are not ready; mend or delete those"
+        warning = f"of the new version, {counted(len(left), 'unready replica')} remain, such as {left[0].name}: {why}"
+        return written.model_copy(update={"warning": warning})
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False

@@ -6,6 +6,7 @@ It reads what it needs from the target itself; floor and ceiling hold as in a ro
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Literal
 
 from activities import autoscaling
@@ -13,18 +14,21 @@ from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.base import Lever
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
+from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
-from segue.contract import Prepared, PrepareInput, WriteInput
+from segue.contract import Prepared, PrepareInput, WatchInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.observation import RELEASED_BY, Observation, Version
-from segue.spec import Change, Rules, Strategy, Target
+from segue.spec import Change, Readiness, Rules, Strategy, Target
 from segue.state import Before, Goal, Outcome, State
 from segue.transition import applied
 
 POLL_S = 0.2
 _ATTEMPTS = 10
+OPERATOR_S = timedelta(seconds=60)
+"""How long an operator may make no progress before a release takes what it left for its last state."""
 _ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
 """No gate is evaluated, and other writers' changes are overwritten, however many writes that takes."""
 
@@ -46,9 +50,22 @@ async def release_stepped(
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to, cluster.clock.now())
     tell(f"{target} is released from its rollout, and moves to the {to} version")
+    unmade = Unmade(cluster)
+    try:
+        return await _stepped(cluster, lever, target, rules, state, to, unmade, timeout_s, tell)
+    finally:
+        unmade.close()
+
+
+async def _stepped(
+    cluster: Cluster, lever: Lever, target: Target, rules: Rules, state: State, to: Way, unmade: Unmade,
+    timeout_s: float, tell: Callable[[str], None],
+) -> str:  # fmt: skip
+    """Step the target to its end; tell what it waits for, and why a pod is missing."""
     ends_at, reported = time.monotonic() + timeout_s, ""
     while True:
         seen = await lever.observe(target, rules, state, cluster.clock.now())
+        seen = unmade.look(WatchInput(target=target, rules=rules, state=state), seen, lambda: None)
         decision = decide(rules, state, seen, cluster.clock.now())
         if decision.why != reported:
             tell(decision.why)
@@ -108,8 +125,13 @@ async def _copied(cluster: Cluster, target: Target, found: Object) -> str:
 
 
 def rules_of(target: Target, found: Object) -> Rules:
-    """Return rules with the budget that the rollout saved on the target; an operator has its own budget."""
-    return Rules(strategy=Strategy(**saved_baseline(found)["budget"])) if target.numbered else Rules()
+    """Return rules with the budget that the rollout saved on the target; an operator has its own budget.
+
+    An operator has ``OPERATOR_S`` to remove unready new replicas that were to go: it may leave them.
+    """
+    if target.numbered:
+        return Rules(strategy=Strategy(**saved_baseline(found)["budget"]))
+    return Rules(readiness=Readiness(deadline=OPERATOR_S))
 
 
 def _state(prepared: Prepared, to: Way, now: float) -> State:

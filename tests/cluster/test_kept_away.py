@@ -5,10 +5,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from harness import Case, Lab, open_lab
+from harness import Case, Lab, open_lab, reaching, until
 from kube_api import create
 from subjects import LeaderWorkerSetSubject, StatefulSetSubject, Subject, SupervisedSubject
 from webhooks import down, in_force
+
+from activities.levers.numbered.statefulset import StatefulSetLever
+from activities.release.stepped import release_stepped
 
 SOON = {"minReady": "0s", "deadline": "6s"}
 ASKS = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
@@ -69,27 +72,49 @@ async def test_a_webhook_that_does_not_answer(grouped: Lab) -> None:
                 await held.acquire()
 
 
-@pytest.mark.parametrize("name", [*NUMBERED, "operated"])
+@pytest.mark.parametrize(
+    "name", ["set", pytest.param("groups", marks=pytest.mark.soak), pytest.param("operated", marks=pytest.mark.soak)]
+)
 async def test_a_quota_that_is_full_in_the_middle(grouped: Lab, name: str) -> None:
-    """Somebody lowers it below what runs: it holds past the deadline, and goes on when the quota is raised."""
-    kind = {**NUMBERED, "operated": SupervisedSubject}[name]
+    """Somebody lowers it below what runs: it holds past the deadline, and goes on when there is none."""
+    kind, is_operated = {**NUMBERED, "operated": SupervisedSubject}[name], name == "operated"
     await kind(grouped, name).create(2)
-    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}}}
-    strategy = {"strategy": ASKS} if name in NUMBERED else {}
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
 
-    def full() -> None:
+    def fill() -> None:
         create(grouped.core.create_namespaced_resource_quota, grouped.namespace, quota)
 
-    if name == "operated":
-        full()
-    async with grouped.rolled(name, kind=kind, readiness=SOON, **strategy) as case:
-        if name in NUMBERED:
+    if is_operated:
+        fill()
+    async with grouped.rolled(name, kind=kind, readiness=SOON, strategy={} if is_operated else ASKS) as case:
+        if not is_operated:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            grouped.core.create_namespaced_resource_quota(
-                grouped.namespace, {**quota, "spec": {"hard": {"pods": "1"}}}
-            )
+            fill()
             await case.run.send("approve")
         await holds(case, "exceeded quota: full")
         grouped.core.delete_namespaced_resource_quota("full", grouped.namespace)
         await case.ends("Completed")
     case.watcher.assert_within(1, 3)
+
+
+@pytest.mark.soak
+async def test_a_release_says_why_it_waits(grouped: Lab) -> None:
+    """The same quota, without Temporal: it is named, and the release ends when there is none."""
+    await grouped.deploy_set("set", 2)
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
+    told: list[str] = []
+    async with (
+        grouped.rolled("set", kind=StatefulSetSubject, readiness=SOON, strategy=ASKS) as case,
+        reaching(grouped) as cluster,
+    ):
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        create(grouped.core.create_namespaced_resource_quota, grouped.namespace, quota)
+        await case.run.handle.terminate("by a person")
+        target = grouped.rollout("set", target=case.subject.target).spec.target
+        lever = StatefulSetLever(cluster)
+        going = asyncio.create_task(release_stepped(cluster, lever, target, "baseline", "test", 120.0, told.append))
+        await until("it says why", lambda: any("exceeded quota: full" in line for line in told))
+        grouped.core.delete_namespaced_resource_quota("full", grouped.namespace)
+        await going
+        assert case.subject.settings() == case.before
+    case.watcher.assert_within(1, 2)

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from gateway import Gateway
-from harness import Lab, Run, open_lab, until
+from harness import FAST, Lab, Run, open_lab, until
 from kube_api import create
 from kubernetes import client
 from operators import RUNTIME, RUNTIME_LABELS, Operator, define
 from segue_local import Stack, tied_stack
 from shell import Shell
-from subjects import LeaderWorkerSetSubject, StatefulSetSubject, Subject
+from subjects import DeploymentSubject, LeaderWorkerSetSubject, PairSubject, StatefulSetSubject, Subject
 from traffic_watcher import GROUP, PLURAL, VERSION
 
 from segue.report import Report, to_markdown
@@ -320,6 +320,51 @@ async def test_a_controller_that_does_not_act_is_not_the_versions_fault(own_grou
         os.kill(pid, signal.SIGSTOP)
         try:
             await asyncio.gather(acts_again(), *(holds(name, kind) for name, kind in kinds.items()))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.soak
+async def test_a_controller_that_stops_in_the_middle_is_not_the_versions_fault(own_groups: Stack) -> None:
+    """The same of a Deployment and a pair, at an approval: approved or aborted, each waits, names it, and ends."""
+    readiness, asks = {"minReady": "0s", "deadline": "14s"}, {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+    patient = FAST.model_copy(update={"write_s": 30.0})  # a move waits some seconds for the controller
+    pid = next(each.pid for each in own_groups.status() if each.name == "kube-controller-manager")
+    assert pid
+    async with open_lab(own_groups) as lab:
+        await lab.worker().serves()
+
+        async def one(name: str, kind: type[Subject], message: str, outcome: str) -> None:
+            async with lab.rolled(name, kind=kind, strategy=asks, readiness=readiness, tuning=patient) as case:
+                await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+                ready.release()
+                await is_stopped.wait()
+                await case.run.send(message)
+                phase = "Held" if message == "approve" else "NeedsHuman"
+                status = await case.run.until("it needs a person", lambda status: status.phase == phase)
+                assert f"the controller of deployment {name}" in status.waiting_for, status.waiting_for
+                told.release()
+                await case.ends(outcome)
+            case.watcher.assert_within(2, 3, passing=1)
+
+        cases = (
+            ("one", DeploymentSubject, "approve", "Completed"), ("back", DeploymentSubject, "abort", "Aborted"),
+            ("pair", PairSubject, "approve", "Completed"),
+        )  # fmt: skip
+        ready, told, is_stopped = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+
+        async def stops() -> None:
+            for _ in cases:
+                await ready.acquire()
+            os.kill(pid, signal.SIGSTOP)
+            is_stopped.set()
+            for _ in cases:
+                await told.acquire()
+            os.kill(pid, signal.SIGCONT)
+
+        await asyncio.gather(*(kind(lab, name).create(2) for name, kind, *_ in cases))
+        try:
+            await asyncio.gather(stops(), *(one(*each) for each in cases))
         finally:
             os.kill(pid, signal.SIGCONT)
 

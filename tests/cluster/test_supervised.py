@@ -155,6 +155,28 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 
+async def test_the_way_back_ends_though_its_operator_keeps_a_bad_pod(served: Lab) -> None:
+    """One of 3 was broken before: its Deployment's controller removes no other unready pod. A good version follows."""
+    operator = runtimes(served)
+    await operator.make("ServingRuntime", "chat", resource())
+    before, broken = left(operator, "chat"), served.pods("chat")[0].metadata.name
+    served.relabel(broken, "never-ready")
+    await until("one is not ready", lambda: not operator.is_ready("chat"))
+
+    async def rolls(change: dict[str, Any], outcome: str) -> Report:
+        readiness = {"minReady": "0s", "deadline": "5s"}
+        run = await served.start("chat", change, target=target_of(served, "chat"), strategy={}, readiness=readiness)
+        return await ends(run, outcome)
+
+    with served.watch("chat") as watcher:
+        report = await rolls(NEVER, "RolledBack")
+        kept = served.pods("chat", "example/chat:2")[0].metadata.name
+        assert any(e.what == "warning" and f"remain, such as {kept}" in e.detail for e in report.entries)
+        assert left(operator, "chat") == before
+        await rolls({"images": {"server": "example/chat:3"}}, "Completed")
+    watcher.assert_within(REPLICAS - 1, REPLICAS + 1, passing=1)
+
+
 async def test_bad_input_is_refused_and_the_target_untouched(served: Lab) -> None:
     operator = runtimes(served)
     await operator.make("ServingRuntime", "chat", resource())

@@ -21,6 +21,8 @@ NOW = 1_800_000_000.0
 QUOTA = 'pods "chat-x" is forbidden: exceeded quota: best, requested: pods=1, used: pods=4, limited: pods=4'
 WEBHOOK = 'Internal error occurred: failed calling webhook "a.b.c": dial tcp: connection refused'
 RULES = Rules.model_validate({"strategy": {"maxSurge": 1}, "readiness": {"minReady": "0s", "deadline": "60s"}})
+IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
+DENIED = 'admission webhook "a.b.c" denied the request: no'
 OLD, NEW, MISSING = 4, 1, 1
 
 
@@ -96,6 +98,31 @@ def test_a_full_quota_is_a_lack_of_room(seen: Any) -> None:
     assert decision.act is Act.CROWDED and "exceeded quota: best" in decision.why, decision
 
 
+def in_place_of_deployment(why: str) -> Observation:
+    """(3, 1) of 4, without a surge, and the controller cannot create the new pod."""
+    old, new = replicaset("v1", "chat", OLD - 1, 1), failing(replicaset("v2", "chat", 1, 2), why, NOW - 20)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    found = deployment("chat", OLD, 2, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    return read_deployment(Objects(found, [old, new], pods_of("v1", OLD - 1)), IN_PLACE, known(), NOW)
+
+
+def in_place_of_pair(why: str) -> Observation:
+    """The same of a pair."""
+    old, new = replicaset("v1", "chat", OLD - 1, 1), failing(replicaset("v2", "chat-next", 1, 2), why, NOW - 20)
+    sides = deployment("chat", OLD - 1, 1), deployment("chat-next", 1, 2)
+    left = Objects(sides[0], [old], pods_of("v1", OLD - 1))
+    return read(Pair(left, Objects(sides[1], [new], [])), IN_PLACE, known(), NOW)
+
+
+@pytest.mark.parametrize("seen", [in_place_of_deployment, in_place_of_pair])
+def test_a_quota_that_has_no_room_in_the_place_of_an_old_replica(seen: Any) -> None:
+    """A rollback would not find room either: the rollout holds, however long ago the deadline was."""
+    late = known().but(progress_at=NOW - 300)
+    decision = decide(IN_PLACE, late, seen(QUOTA), NOW)
+    assert decision.act is Act.CROWDED and "exceeded quota: best" in decision.why, decision
+    assert decide(IN_PLACE, late, seen(DENIED), NOW).act is Act.FAIL
+
+
 @pytest.mark.parametrize("seen", [of_deployment, of_pair])
 def test_a_webhook_that_does_not_answer_is_in_the_way(seen: Any) -> None:
     """At first it may pass; then the rollout holds, however long ago the deadline was."""
@@ -120,9 +147,6 @@ def test_what_else_is_in_the_way_is_named_first() -> None:
     assert with_kept_away(there, [Missing(3, QUOTA, NOW - 20)], 60, NOW) == there
 
 
-DENIED = 'admission webhook "a.b.c" denied the request: no'
-
-
 def numbered(missing: str, why: str, since: float) -> Observation:
     """Of 4 replicas, one is missing, and its controller tells why in events: a new one, or a lost old one."""
     is_new = missing == "new"
@@ -134,9 +158,6 @@ def numbered(missing: str, why: str, since: float) -> Observation:
     )  # fmt: skip
     there = Missing(1, why, since)
     return with_missing(seen, there if is_new else None, None if is_new else there, 60, NOW)
-
-
-IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
 
 
 @pytest.mark.parametrize("missing", ["new", "old"])

@@ -419,6 +419,25 @@ def test_a_rollback_does_not_wait_for_pods_that_were_not_there_before(ready: int
     assert (decided.act is Act.FINISH) is ends, decided
 
 
+@pytest.mark.parametrize(
+    ("ready_before", "new_ready", "after_s", "act"),
+    [(2, False, 31, Act.FINISH), (2, False, 20, Act.WAIT), (2, True, 31, Act.ALARM), (3, False, 31, Act.ALARM)],
+)
+def test_a_new_pod_that_its_operator_does_not_remove(
+    ready_before: int, new_ready: bool, after_s: float, act: Act
+) -> None:
+    """Its Deployment's controller removes no unready pod while one of 3 old ones, broken before, is not ready."""
+    old = [pod(HEAD, "a", n, ready=n < 2) for n in range(3)]
+    seen, state = short_before(ready_before, old)
+    kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
+    kept |= {"revisions": ["a"], "superseded": ["b"], "wrote": kept_template()}
+    found = isvc({"minReplicas": 3}, kept)
+    back = state.but(goal=Goal.BACK, mark=LEVER._mark(found), progress_at=LATER)
+    bad = pod(HEAD, "b", ready=new_ready)
+    _, decided = read(LEVER._supervised(found, [*old, bad]), back, LATER + after_s)
+    assert decided.act is act, decided
+
+
 def test_an_operator_that_is_not_done_completes_nothing_where_some_were_not_ready_before() -> None:
     """Also after the deadline: what was not ready before is no reason to pass over a condition."""
     unmet: dict[str, Any] = {"conditions": [{"type": "Ready", "status": "False", "reason": "NoRoute"}]}

@@ -25,7 +25,7 @@ from segue.ended_pods import judged, taken_at
 from segue.failures import unmade
 from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.missing import Missing, unplaced_of, with_absent, with_kept_away
+from segue.missing import Missing, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -137,7 +137,10 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     falling = [p for s in sets if s.version != pivot for p in s.pods]
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
     lacking = [m for s in coming for m in s.missing]
-    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, rules.readiness.deadline.total_seconds(), now)
+    deadline_s = rules.readiness.deadline.total_seconds()
+    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now)
+    short = replicas_of(deployment) + unplaced.unplaced - sum(s.replicas for s in sets)
+    hindrance = with_full_quota(hindrance, lacking, short, deadline_s, now)
     hindrance, absent = with_absent(hindrance, idle((deployment,), now, "Deployment"), len(rising))
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)

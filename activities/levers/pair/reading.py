@@ -26,7 +26,7 @@ from activities.levers.template import fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.hindrance import hindrance_of
-from segue.missing import Missing, unplaced_of, with_absent, with_kept_away
+from segue.missing import Missing, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -116,7 +116,10 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     missing = [_missing(pair.old), _missing(pair.new)]
     lacking = missing[not back] if back or written else []
     hindrance = hindrance_of(new if back else old, rising)
-    hindrance = with_kept_away(hindrance, lacking, rules.readiness.deadline.total_seconds(), now)
+    deadline_s = rules.readiness.deadline.total_seconds()
+    unplaced = unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))
+    hindrance = with_kept_away(hindrance, lacking, deadline_s, now)
+    hindrance = with_full_quota(hindrance, lacking, pair.replicas + unplaced.unplaced - sum(counts), deadline_s, now)
     hindrance, absent = with_absent(hindrance, idle(_deployments(pair), now, "Deployment"), len(rising))
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
     ended = _ended(pair, back=back)
@@ -139,7 +142,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
             *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
         ),
         lost_since=lost_since(new),
-        **unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))._asdict(),
+        **unplaced._asdict(),
         freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=unplaced_of(rising, lacking, ()).waits),
         **hindrance._asdict(),
         inert=absent is not None,
