@@ -19,7 +19,7 @@ from activities.webhook_http import posted, trust
 from segue.errors import Refused, Unanswered
 from segue.gates.webhook_settings import Webhook
 from segue.naming import page_of
-from segue.notices import CONTENT_TYPE, Notice, Receiver, cloud_event, text, title
+from segue.notices import CONTENT_TYPE, Notice, Receiver, Service, cloud_event, text, title
 from segue.spec.notifications import Event, Notification
 
 THREADS = 4
@@ -81,7 +81,7 @@ class Notifier:
         if isinstance(receiver, Webhook):
             await _post(receiver_name, receiver, notice, page)
             return
-        problem = await self._in_thread(_notify, receiver.address_file, notice, page)
+        problem = await self._in_thread(_notify, receiver, notice, page)
         if problem:
             raise Unanswered(f"the receiver {receiver_name} {problem}")
 
@@ -146,18 +146,19 @@ def _service(address_file: Path) -> Any:
     return service
 
 
-def _notify(address_file: Path, notice: Notice, page: str) -> str:
+def _notify(receiver: Service, notice: Notice, page: str) -> str:
     """Send a notice, and return why the service did not accept it; empty if it did."""
     statuses, thread = _quiet(), threading.get_ident()
     statuses.of_thread.pop(thread, None)
     try:
-        service = _service(address_file)
+        service = _service(receiver.address_file)
     except OSError as error:
         return f"has an unreadable address_file: {error.strerror}"
     except Unanswered:
         return "has no valid address in its address_file"
+    head, body = title(notice, page, receiver.title), text(notice, page, receiver.text)
     try:
-        if service.notify(body=text(notice, page), title=title(notice), notify_type=_TYPES.get(notice.event, "info")):
+        if service.notify(body=body, title=head, notify_type=_TYPES.get(notice.event, "info")):
             return ""
     except Exception as error:  # a plugin's own fault; its text may hold the address
         return f"could not be called: {type(error).__name__}"

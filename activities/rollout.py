@@ -113,9 +113,10 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 def to_application_error(error: SegueError, *, retry: bool = False, final: bool = False) -> ApplicationError:
     """Return the error for Temporal: whether a retry helps, with field, value and fix for the reader."""
-    details = (
-        {"field": error.field, "value": shown(error.value), "fix": error.fix} if isinstance(error, Refused) else {}
-    )
+    details: dict[str, Any] = {}
+    if isinstance(error, Refused):
+        details = {"field": error.field, "value": shown(error.value), "fix": error.fix}
+        details |= {"missing": True} if error.missing else {}
     kind = "Refused" if isinstance(error, Refused) else type(error).__name__
     return ApplicationError(str(error), details, type=kind, non_retryable=final or not (error.retryable or retry))
 

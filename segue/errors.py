@@ -63,6 +63,8 @@ class Refused(SegueError):
     """The input is refused. ``str()`` of it reads ``field: value: why; fix``."""
 
     exit_code = Exit.REFUSED
+    missing: bool = False
+    """Whether something does not exist, which may come."""
 
     def __init__(self, why: str, *, field: str = "", value: Any = None, fix: str = "") -> None:
         self.why, self.field, self.value, self.fix = why, field, value, fix
@@ -74,6 +76,8 @@ class Refused(SegueError):
 
 class NotFound(Refused):
     """The named object does not exist."""
+
+    missing = True
 
 
 class NotAllowed(Refused):

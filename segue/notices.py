@@ -1,11 +1,12 @@
 """Notices: what a notification says, when one is due, and how a worker reaches its receivers. Pure."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic.alias_generators import to_camel
 from pydantic.config import ConfigDict
 
@@ -21,6 +22,23 @@ CONTENT_TYPE = "application/cloudevents+json"
 TYPE_PREFIX = "dev.segue.rollout."
 MAX_REASON = 2_000
 """The most characters of a reason in a message; services refuse very long ones."""
+FIELDS = (
+    "target", "name", "kind", "cluster", "event", "says", "phase", "reason", "next", "from", "to", "workflow", "page",
+    "message",
+)  # fmt: skip
+"""What a template can name, as ``{target}``."""
+_PLACES = re.compile(r"\{(\w*)\}")
+
+
+def _template(given: str) -> str:
+    unknown = next((name for name in _PLACES.findall(given) if name not in FIELDS), None)
+    if unknown is not None:
+        raise ValueError(f"has {{{unknown}}}, which is not a field; use {', '.join(f'{{{name}}}' for name in FIELDS)}")
+    return given
+
+
+Template = Annotated[str, AfterValidator(_template), Field(min_length=1, max_length=4_000)]
+"""A text of your own, in which ``{target}`` and so on stand for fields of a notice."""
 
 
 class Service(Model):
@@ -31,6 +49,8 @@ class Service(Model):
         description="File with one Apprise address, such as slack://… or mailtos://…. The worker reads it for each "
         "message.",
     )
+    title: Template | None = Field(default=None, description="Template of the first line, in place of Segue's own.")
+    text: Template | None = Field(default=None, description="Template of the message, in place of Segue's own.")
 
 
 def _kind_of(given: Any) -> str:
@@ -149,14 +169,32 @@ _SAYS = {
 }
 
 
-def title(notice: Notice) -> str:
-    """Return the message's first line."""
+def _says(notice: Notice) -> str:
     lost = notice.event is Event.ROLLED_BACK and notice.reason.startswith(f"{Cause.FENCED}: ")
-    return f"{notice.target}: the rollout {notice.name} {'has lost its target' if lost else _SAYS[notice.event]}"
+    return "has lost its target" if lost else _SAYS[notice.event]
 
 
-def text(notice: Notice, page: str) -> str:
+def _filled(template: str, notice: Notice, page: str) -> str:
+    values = {
+        "target": notice.target, "name": notice.name, "kind": notice.kind, "cluster": notice.cluster,
+        "event": str(notice.event), "says": _says(notice), "phase": notice.phase, "reason": _reason(notice),
+        "next": notice.advice, "from": notice.from_version, "to": notice.to_version, "workflow": notice.workflow_id,
+        "page": page, "message": notice.key,
+    }  # fmt: skip
+    return _PLACES.sub(lambda found: values[found[1]], template)  # in one pass: no value is a template
+
+
+def title(notice: Notice, page: str = "", template: str | None = None) -> str:
+    """Return the message's first line, by a template of the receiver if it has one."""
+    if template is not None:
+        return " ".join(_filled(template, notice, page).split())
+    return f"{notice.target}: the rollout {notice.name} {_says(notice)}"
+
+
+def text(notice: Notice, page: str, template: str | None = None) -> str:
     """Return the message for a person; ``page`` is the rollout's address in the Temporal UI, or empty."""
+    if template is not None:
+        return _filled(template, notice, page)
     versions = f"{notice.from_version or '?'} → {notice.to_version or '?'}" if notice.to_version else ""
     rows = {
         "Version": versions,

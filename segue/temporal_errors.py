@@ -113,5 +113,5 @@ def _ours(error: ApplicationError) -> SegueError:
     details = error.details[0] if error.details else None
     if isinstance(rebuilt, Refused) and isinstance(details, dict):
         rebuilt.field, rebuilt.fix = str(details.get("field", "")), str(details.get("fix", ""))
-        rebuilt.value = details.get("value")
+        rebuilt.value, rebuilt.missing = details.get("value"), bool(details.get("missing", rebuilt.missing))
     return rebuilt

@@ -19,6 +19,7 @@ REFUSED, LOST = "Refused", "Lost"
 SUPERSEDED = "Superseded"
 """How a completed one stands after a later rollout of the target, which is not the object's, left another version."""
 
+FIRST_RETRY_S, MOST_RETRY_S = 5.0, 3600.0
 _LEFT = {Outcome.COMPLETED, SUPERSEDED}
 """Outcomes that a later rollout of somebody else changes."""
 
@@ -50,6 +51,8 @@ class Run:
     """Why it ended without a report."""
     retargeted_by: frozenset[str] = frozenset()
     """Who retargeted it, by the report of an ended one."""
+    is_missing: bool = False
+    """Whether it was refused because its target, or what the spec names beside it, does not exist."""
 
     @property
     def origin(self) -> str:
@@ -122,6 +125,17 @@ def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
         return ObjectAct.RELEASE if desired.is_claimed else ObjectAct.REST
     recorded_id = recorded.workflow_id if recorded.starting == desired.generation else ""
     return ObjectAct.START if desired.is_claimed and recorded_id == desired.workflow_id else ObjectAct.CLAIM
+
+
+def retry_pause_s(desired: DesiredRollout, recorded: ObjectStatus) -> float | None:
+    """Return how long after its refusal an object starts again by itself, in seconds; None if it does not.
+
+    Somebody may apply an object before its target: all of a folder at once, say.
+    """
+    stands = recorded.outcome == REFUSED and recorded.missing and not desired.refusal and not desired.is_deleted
+    if not stands or desired.standing.paused:
+        return None
+    return min(FIRST_RETRY_S * 2.0 ** min(recorded.retries, 20), MOST_RETRY_S)
 
 
 def outcome_after(recorded: ObjectStatus, run: Run) -> str:

@@ -76,8 +76,10 @@ def desired_rollout(
     """
     metadata, spec = found["metadata"], found.get("spec") or {}
     annotations = metadata.get("annotations", {})
-    marks = _marks(spec, annotations.get(RETRY, ""))
-    known = status_of(found).handled
+    recorded = status_of(found)
+    # Each attempt is another request: Temporal answers a repeated one with the run that was refused.
+    marks = _marks(spec, annotations.get(RETRY, "") + (f"#{recorded.retries}" if recorded.retries else ""))
+    known = recorded.handled
     document = _document(found)
     named = named_profile(document)
     is_bare = named is not None and own is None and known is not None and known.is_for(marks)

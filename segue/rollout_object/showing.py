@@ -88,7 +88,8 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
         return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
     found = recorded.but(
         workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.desired, recorded, run),
-        outcome=_outcome(seen.desired, run), waiting_for="", reason=_short(run.why), approval="", pause="",
+        outcome=_outcome(seen.desired, run), missing=run.is_missing,
+        waiting_for="", reason=_short(run.why), approval="", pause="",
     )  # fmt: skip
     return found if run.status is None else _counted(found, run.status)
 

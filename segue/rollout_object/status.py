@@ -108,6 +108,8 @@ class ObjectStatus(Shown):
     starting: int = Field(default=0, description="The generation that starts, written before the start; else 0.")
     paused: bool = Field(default=False, description="Whether spec.paused has paused the rollout under way.")
     aborted: bool = Field(default=False, description="Whether the deletion has aborted the rollout under way.")
+    missing: bool = Field(default=False, description="Whether the start was refused because something does not exist.")
+    retries: int = Field(default=0, description="How often it started again by itself after such a refusal.")
     refused_generation: int = Field(
         default=0, description="The generation whose edit the rollout under way refused; it starts after its end."
     )

@@ -1,17 +1,22 @@
 """A GitOps tool owns the Deployment, and applies its manifest again and again during a rollout.
 
-Each sync is what Argo CD and Flux send: a server-side apply that takes the fields from everybody else.
+Each sync is what Argo CD and Flux send: a server-side apply that takes the fields from everybody else. Client-side
+apply, as older tools and people use it, sends a strategic merge patch with the manifest in an annotation.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 from harness import Case, Lab, pod_template, until
 from kubernetes.client import ApiException
 
 MANAGER = "argocd-controller"
+CLIENT_SIDE = "kubectl-client-side-apply"
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 SYNC_S = 0.3
 SERVER = 'k:{"name":"server"}'
 
@@ -53,21 +58,33 @@ def without_ours(live: dict[str, Any]) -> dict[str, Any]:
     return wanted
 
 
+def without_image(live: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest that never had the fields that Segue owns: another tool created the object."""
+    wanted = whole(live)
+    for field in ("replicas", "minReadySeconds", "strategy"):
+        del wanted["spec"][field]
+    del wanted["spec"]["template"]["spec"]["containers"][0]["image"]
+    return wanted
+
+
 class Git:
     """A tool that syncs a Deployment."""
 
-    def __init__(self, lab: Lab, name: str, wanted: Wanted) -> None:
+    def __init__(self, lab: Lab, name: str, wanted: Wanted, *, client_side: bool = False) -> None:
         self.syncs = 0
-        self._lab, self._name, self._wanted = lab, name, wanted
+        self._lab, self._name, self._wanted, self._client_side = lab, name, wanted, client_side
 
     def sync(self) -> None:
         """Apply what is wanted; it takes each field from the managers that own it."""
-        body = self._wanted(self._lab.raw(self._name))
+        body, kind = self._wanted(self._lab.raw(self._name)), "application/apply-patch+yaml"
+        options: dict[str, Any] = {"field_manager": MANAGER, "force": True}
+        if self._client_side:
+            body["metadata"]["annotations"] = {LAST_APPLIED: json.dumps(body)}
+            options, kind = {"field_manager": CLIENT_SIDE}, "application/strategic-merge-patch+json"
         try:
             self._lab.apps.patch_namespaced_deployment(
-                self._name, self._lab.namespace, body, field_manager=MANAGER, force=True,
-                _content_type="application/apply-patch+yaml",
-            )  # fmt: skip
+                self._name, self._lab.namespace, body, _content_type=kind, **options
+            )
         except ApiException as error:
             if error.status != 409:
                 raise
@@ -95,21 +112,23 @@ class Git:
 
 
 @asynccontextmanager
-async def synced(lab: Lab, name: str, wanted: Wanted) -> AsyncIterator[tuple[Case, Git]]:
+async def synced(lab: Lab, name: str, wanted: Wanted, *, client_side: bool = False) -> AsyncIterator[tuple[Case, Git]]:
     """A target that a tool syncs, and its rollout."""
     await lab.deploy(name, 4)
-    git = Git(lab, name, wanted)
+    git = Git(lab, name, wanted, client_side=client_side)
     async with git.syncing():
         await git.more(1)
         async with lab.rolled(name) as case:
             yield case, git
 
 
-async def test_a_tool_that_applies_the_whole_manifest(served: Lab) -> None:
+@pytest.mark.parametrize("client_side", [False, True], ids=["server-side", "client-side"])
+async def test_a_tool_that_applies_the_whole_manifest(served: Lab, *, client_side: bool) -> None:
     """Its first sync takes the version back: the rollout is held with its name, loses no capacity, and can abort."""
-    async with synced(served, "chat", whole) as (case, git):
+    who = f"{CLIENT_SIDE} (Update at " if client_side else f"{MANAGER} (Apply at "
+    async with synced(served, "chat", whole, client_side=client_side) as (case, git):
         status = await case.run.until("it holds", lambda s: s.phase == "Held")
-        assert status.reason.startswith(f"{MANAGER} (Apply at ") and status.needs_person
+        assert status.reason.startswith(who) and status.needs_person
         assert "spec.containers[server].image example/chat:2 → example/chat:1" in status.reason
         await until("only version 1", lambda: case.only("chat:1"))
         await git.more()
@@ -123,12 +142,25 @@ async def test_a_tool_that_applies_the_whole_manifest(served: Lab) -> None:
 
 async def test_a_tool_that_leaves_our_fields_alone(served: Lab) -> None:
     """It syncs during the whole rollout and after it, and nothing of it is lost."""
-    async with synced(served, "chat", without_ours) as (case, git):
+    await _is_left_alone(served, "chat", without_ours)
+    found = served.raw("chat")
+    assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
+
+
+async def test_a_manifest_without_our_fields(served: Lab) -> None:
+    """The same by both ways to apply, if the manifest never names the image."""
+    await asyncio.gather(
+        _is_left_alone(served, "server-side", without_image),
+        _is_left_alone(served, "client-side", without_image, client_side=True),
+    )
+    assert LAST_APPLIED in served.raw("client-side")["metadata"]["annotations"]
+
+
+async def _is_left_alone(served: Lab, name: str, wanted: Wanted, *, client_side: bool = False) -> None:
+    async with synced(served, name, wanted, client_side=client_side) as (case, git):
         report = await case.run.end()
         await git.more()
-        assert case.only("chat:2") and len(served.pods("chat")) == 4
+        assert case.only("chat:2") and len(served.pods(name)) == 4
     assert report.status.outcome == "Completed"
     case.watcher.assert_within(4, 5)
-    found = served.raw("chat")
-    assert found["metadata"]["labels"]["team"] == "chat"
-    assert found["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": "25%", "maxUnavailable": 0}
+    assert served.raw(name)["metadata"]["labels"]["team"] == "chat"

@@ -73,7 +73,7 @@ async def _says(lab: Lab, receivers: Receivers) -> None:
     assert f"segue report {lab.namespace}/bad" in data["advice"]
     [text] = receivers.events[TOKEN]
     assert text["title"] == f"{lab.namespace}/bad: the rollout bad was rolled back"
-    assert data["page"] in text["message"] and report.status.reason in text["message"]
+    assert text["message"] == f"{report.status.reason} at {data['page']}", "by the template of its receiver"
     assert TOKEN not in history and receivers.address not in history
 
 

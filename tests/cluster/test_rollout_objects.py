@@ -208,10 +208,11 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
         objects.create(name, strategy=STOPS, onDelete="leave" if name == "left" else "abort")
     for name, image in SHARED.items():
         objects.create(name, {"images": {"server": image}}, target={"name": "shared"})
+    objects.create("early")
     objects.controller()
     objects.controller()
     await asyncio.gather(
-        _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
+        _is_early(objects), _is_good(objects), _is_bad(objects), _is_invalid(objects), _is_edited(objects),
         _is_deleted(objects), _is_left(objects), _is_shared(objects), objects.becomes("same", "Ready"),
     )  # fmt: skip
     # A start that is repeated late, as by a controller that was frozen, is answered with the run that has ended.
@@ -262,6 +263,15 @@ async def _is_bad(objects: Objects) -> None:
     assert (status["phase"], status["new"]["replicas"]) == ("RolledBack", 0)
     assert "CrashLoop" in status["reason"]
     assert "RolledBack" in objects.events("bad")
+
+
+async def _is_early(objects: Objects) -> None:
+    """An object that is applied before its target starts once that exists, without any edit."""
+    condition = await objects.says("early", "Stalled", "Refused")
+    assert "not found" in condition["message"] and objects.conditions("early")["Accepted"] == "False"
+    await objects.lab.deploy("early", 1)
+    await objects.becomes("early", "Ready")
+    assert objects.conditions("early")["Accepted"] == "True"
 
 
 async def _is_invalid(objects: Objects) -> None:

@@ -45,7 +45,7 @@ FULL: Values = {
     "policy": {"configMap": "rollout-policy", "key": "rules.yaml"},
     "notifications": {
         "ci": {"url": "https://ci:8444/n", "secret": SECRET, "timeoutSeconds": 7, "caSecret": SECRET},
-        "team": {"addressSecret": {"name": "slack", "key": "url"}},
+        "team": {"addressSecret": {"name": "slack", "key": "url"}, "title": "{target} {says}", "text": "{page}"},
     },
     "supervised": {"Server": {"resource": "servers.example.com/v1", "pods": "app={name}"}},
     "servingCredentials": {"secret": "credentials"},
@@ -125,7 +125,9 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
         5,
     )
     assert (read.webhooks["smoke"].url, read.webhooks["smoke"].timeout_s) == ("https://ci:8443/q", 20)
-    assert str(read.notifications["team"]).endswith("address_file=PosixPath('/etc/segue/notifications/team/address')")
+    assert read.notifications["team"].model_dump() == {
+        "address_file": Path("/etc/segue/notifications/team/address"), "title": "{target} {says}", "text": "{page}",
+    }  # fmt: skip
     assert read.notifications["ci"].model_dump()["timeout_s"] == 7
     assert read.temporal_ui == "https://temporal.example"
     assert env["TEMPORAL_ADDRESS"] == "acme.tmprl.cloud:7233"
@@ -400,6 +402,10 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "a receiver of both": (
         {"notifications": {"x": {"url": "http://x", "addressSecret": SECRET}}},
         ["notifications.x", "addressSecret alone"],
+    ),
+    "a template of a webhook": (
+        {"notifications": {"x": {"url": "http://x", "secret": SECRET, "text": "{page}"}}},
+        ["notifications.x is a webhook", "leave out title and text"],
     ),
     "one port": ({"metrics": {"sdk": True}, "worker": {"healthPort": 8081}}, ["healthPort is 8081", "another port"]),
 }  # fmt: skip

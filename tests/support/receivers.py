@@ -60,8 +60,9 @@ class Receivers:
         wrong = folder / "wrong"
         wrong.write_text(f"slack://{TOKEN}\n")
         services = {"service": service, "misspelt": wrong, "absent": folder / "absent"}
+        words = {"text": "{reason} at {page}"}
         return json.dumps(
-            signed | {"nobody": lost} | {name: {"address_file": str(file)} for name, file in services.items()}
+            signed | {"nobody": lost} | {name: {"address_file": str(file), **words} for name, file in services.items()}
         )
 
 

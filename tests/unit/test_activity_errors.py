@@ -7,13 +7,14 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.limits import Urgency
-from activities.rollout import BELIEVED_AT, REFUSED_AT, _defined, _urgency
+from activities.rollout import BELIEVED_AT, REFUSED_AT, _defined, _urgency, to_application_error
 from segue import contract
 from segue.contract import PrepareInput, VerifyInput, WriteInput, Written
 from segue.decide import Act, Decision
-from segue.errors import Conflict, Refused, Stale, Unadmitted
+from segue.errors import Conflict, NotFound, Refused, SegueError, Stale, Unadmitted
 from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Outcome, State, requested
+from segue.temporal_errors import _ours
 
 
 class Faulty:
@@ -101,3 +102,10 @@ def test_requests_of_rollbacks_go_first_and_those_of_starts_last() -> None:
     assert _urgency(contract.PREPARE, None) is Urgency.START
     assert _urgency(contract.UNDO, ahead) is _urgency(contract.SCALE_NEW, back) is Urgency.UNDO
     assert _urgency(contract.AWAIT_READY, ahead) is _urgency(contract.FINISH, ahead) is Urgency.PROGRESS
+
+
+@pytest.mark.parametrize(("error", "missing"), [(NotFound("no such Deployment"), True), (Refused("is wrong"), False)])
+def test_what_is_missing_is_known_behind_temporal(error: SegueError, missing: bool) -> None:
+    """A Rollout object that is applied before its target starts again."""
+    rebuilt = _ours(to_application_error(error))
+    assert isinstance(rebuilt, Refused) and rebuilt.missing is missing

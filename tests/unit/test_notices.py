@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
-from segue.notices import MAX_REASON, Noticed, Receiver, Service, cloud_event, notice_of, text, title
+from segue.notices import FIELDS, MAX_REASON, Notice, Noticed, Receiver, Service, cloud_event, notice_of, text, title
 from segue.spec import read_rollout
 from segue.spec.notifications import Event
 from segue.state import Phase
@@ -99,6 +99,30 @@ def test_a_rollout_that_lost_its_target_rolled_nothing_back() -> None:
     back = json.loads(made(Event.ROLLED_BACK, P.ABORTED, outcome="Aborted", runs={"template": "v1"}, reason="by ann"))
     assert back["data"]["title"] == "serving/chat: the rollout chat-2 was rolled back"
     assert back["data"]["advice"].startswith("The target runs the version from before.")
+
+
+def test_a_service_has_templates_of_its_own() -> None:
+    """Each field can be named; a value is never read as a template, and the first line stays one line."""
+    read = TypeAdapter(Receiver).validate_python
+    given = {
+        "address_file": "/a",
+        "title": "{target}\n{says}",
+        "text": "<b>{reason}</b> {{x}} {from}→{to} {page} {next}",
+    }
+    with pytest.raises(ValidationError, match=r"has \{x\}, which is not a field; use \{target\}, "):
+        read(given)
+    service = read({**given, "text": given["text"].replace("{{x}}", "")})
+    assert isinstance(service, Service)
+    notice = Notice(
+        key="r/1", number=1, event=Event.COMPLETED, at=0, name="chat", target="serving/chat", kind="Deployment",
+        cluster="east", phase="Completed", reason="has {page} token=abc123", advice="", workflow_id="w", run_id="r",
+    )  # fmt: skip
+    assert title(notice, "", service.title) == "serving/chat is completed"
+    assert text(notice, "https://ui/1", service.text).startswith("<b>has {page} ")
+    assert "→ https://ui/1" in text(notice, "https://ui/1", service.text)
+    all_fields = "".join(f"{{{name}}}" for name in FIELDS)
+    assert "{" not in text(notice.model_copy(update={"reason": ""}), "p", all_fields)
+    assert title(notice) == "serving/chat: the rollout chat is completed"
 
 
 def test_a_receiver_is_a_webhook_or_a_service() -> None:

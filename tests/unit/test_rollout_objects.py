@@ -21,6 +21,7 @@ from segue.rollout_object.deciding import (
     Run,
     decide,
     handled_now,
+    retry_pause_s,
     workflow_at_rest,
     workflow_to_read,
 )
@@ -35,6 +36,7 @@ from segue.spec.refusals import NamedProfile
 from segue.state import Phase
 from segue.status import Status
 from worker.controller.controller import BACKOFF_S, MOST_BACKOFF_S, after_acts_s, backoff_s
+from worker.controller.engine import request_id
 from worker.controller.objects import RolloutObjects
 
 ROOT = Path(__file__).parents[2]
@@ -421,6 +423,24 @@ def test_an_object_at_rest_looks_only_for_later_rollouts() -> None:
     completed = record(FIRST, outcome="Completed")
     assert (workflow_to_read(FIRST, completed), workflow_at_rest(FIRST, completed)) == ("", ID)
     assert workflow_at_rest(FIRST, record(FIRST, outcome="RolledBack")) == "" == workflow_at_rest(DELETED, completed)
+
+
+def test_an_object_before_its_target_starts_again() -> None:
+    """At first soon, then ever more rarely; another refusal needs an edit."""
+    missing = record(FIRST, outcome=REFUSED, missing=True)
+    pauses = [retry_pause_s(FIRST, missing.but(retries=n)) or 0.0 for n in range(2000)]
+    assert (pauses[0], pauses[1], pauses[-1]) == (5.0, 10.0, 3600.0) and pauses == sorted(pauses)
+    for given, recorded in (
+        (FIRST, missing.but(missing=False)), (FIRST, missing.but(outcome="RolledBack")), (PAUSED, missing),
+        (BAD, missing), (DELETED, missing),
+    ):  # fmt: skip
+        assert retry_pause_s(given, recorded) is None
+    ended = replace(run(FIRST, ended=REFUSED, status=None), is_missing=True)
+    recorded = shown(FIRST, record(FIRST), ended)
+    assert recorded.missing and decide(replace(FIRST, is_claimed=False), recorded, None) is ObjectAct.REST
+    again = desired_rollout({**found(claimed=False), "status": document(recorded.but(retries=1))}, "east")
+    assert decide(again, recorded.but(retries=1), None) is ObjectAct.CLAIM
+    assert request_id(again) != request_id(FIRST), "Temporal would answer the same request with the refused run"
 
 
 def test_what_starts_again_is_accepted() -> None:

@@ -27,6 +27,7 @@ from segue.rollout_object.deciding import (
     edits,
     handled_now,
     open_order,
+    retry_pause_s,
     workflow_at_rest,
     workflow_to_read,
 )
@@ -170,10 +171,26 @@ class Controller:
         if wants.is_deleted and act is ObjectAct.REST:
             return RESYNC_S  # another finalizer keeps it
         news = await self._write(found, Seen(wants, run, is_read=bool(workflow_id or run)), recorded, pace)
+        if act is ObjectAct.REST and (wait_s := await self._retried(key, wants)) is not None:
+            return wait_s
         if act is ObjectAct.REST:
             return LATER_S if wants.refusal and wants.profile else RESYNC_S  # nothing wakes it for a profile
         pace.wait_s = SOON_S if news else min(pace.wait_s * 1.5, LATER_S)
         return pace.wait_s
+
+    async def _retried(self, key: Key, wants: DesiredRollout) -> float | None:
+        """Let a refused object start again if its pause is over; return the time until then, None if it does not."""
+        found = self._objects(key).get(key)
+        recorded = status_of(found or {})
+        pause_s, stalled = retry_pause_s(wants, recorded), recorded.condition(Kind.STALLED)
+        if found is None or pause_s is None or stalled is None:
+            return None
+        since = datetime.fromisoformat(stalled.last_transition_time)
+        left_s = pause_s - (datetime.now(UTC) - since).total_seconds()
+        if left_s > 0:
+            return min(left_s, RESYNC_S)
+        await self._patch_status(found, recorded.but(retries=recorded.retries + 1))
+        return 0.0
 
     async def _later(self, wants: DesiredRollout, recorded: ObjectStatus) -> Run | None:
         """Return somebody else's rollout of the target after an object's own; None if there is none, or no answer."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from segue import contract
 from segue.client import PHASE, TARGET, Rollouts, details, summary
 from segue.contract import Task
-from segue.errors import AlreadyRolling, Cut, NotFound, SegueError, Unchanged, Unreachable
+from segue.errors import AlreadyRolling, Cut, NotFound, Refused, SegueError, Unchanged, Unreachable
 from segue.messages import Message
 from segue.pollers import ANSWER_S
 from segue.report import Report
@@ -153,7 +154,7 @@ class _Reader(Rollouts):
         except Cut as error:
             return ended("Terminated", str(error))
         except SegueError as error:
-            return ended(REFUSED, str(error))
+            return replace(ended(REFUSED, str(error)), is_missing=isinstance(error, Refused) and error.missing)
         return ended(report.status.outcome or "", report=report)
 
     async def begin(self, desired: DesiredRollout) -> None:

@@ -172,6 +172,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with $given.timeoutSeconds }}{{ $_ := set $receiver "timeout_s" . }}{{ end }}
 {{- if $given.caSecret }}{{ $_ := set $receiver "ca_file" (printf "/etc/segue/notifications/%s/ca.crt" $name) }}{{ end }}
 {{- end }}
+{{- with $given.title }}{{ $_ := set $receiver "title" . }}{{ end }}
+{{- with $given.text }}{{ $_ := set $receiver "text" . }}{{ end }}
 {{- $_ := set $receivers $name $receiver }}
 {{- end }}
 {{- with $receivers }}

@@ -24,6 +24,8 @@
 {{- end }}
 {{- else if not (and $given.url $given.secret) }}
 {{- fail (printf "notifications.%s has no receiver: give url and secret of a webhook, or addressSecret of a service" $name) }}
+{{- else if or $given.title $given.text }}
+{{- fail (printf "notifications.%s is a webhook, which gets a CloudEvent: leave out title and text, which are for services" $name) }}
 {{- end }}
 {{- end }}
 {{- if and (eq .Values.worker.podAccess "proxy") .Values.rbac.create (not .Values.rbac.serving) }}
