@@ -11,7 +11,7 @@ from harness import Lab, open_lab
 from segue_local import Stack
 from side_by_side import Parts, in_order
 from stacks import plain_stack, shared_stacks
-from times import Times
+from times import Times, is_whole
 
 _SHOWN = 12
 """So many lines of a failure are printed at once; the others follow at the end."""
@@ -37,7 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         ends = ExitStack()
         ends.enter_context(shared_stacks())
         config.add_cleanup(ends.close)
-        config.pluginmanager.register(Times(config.rootpath / "out"))
+        if is_whole(config):
+            config.pluginmanager.register(Times(config.rootpath / "out"))
         config.pluginmanager.register(Failures(config.rootpath / "out"))
 
 

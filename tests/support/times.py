@@ -26,6 +26,13 @@ class Took(NamedTuple):
     process: str
 
 
+def is_whole(config: pytest.Config) -> bool:
+    """Whether a run has all tests, as ``make test`` begins it. Other runs leave the times of the last one alone."""
+    given = config.option
+    has_paths = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    return not has_paths and not given.keyword and given.markexpr == "not soak"
+
+
 class Times:
     """A plugin of the process that distributes the tests: it adds up what the others report."""
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import side_by_side
 from side_by_side import BY_TEST, FIRST, TOGETHER, in_order, part_of
-from times import BEGIN, END, PAGE, Took, tables
+from times import BEGIN, END, PAGE, Took, is_whole, tables
 
+pytest_plugins = ["pytester"]
 FOLDER = Path(__file__).parents[1]
 
 
@@ -47,6 +49,17 @@ def test_where_the_time_went() -> None:
     rows = [line for line in shown.splitlines() if line.startswith("| ") and "| s |" not in line]
     assert rows[:4] == ["| 61 | `gw0` |", "| 2 | `gw1` |", "| 63 | `node/test_a.py` |", "| 0 | `1 others` |"]
     assert rows[4] == "| 61 | `node/test_a.py::test_x` |"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "whole"),
+    [([], True), (["tests/unit"], False), (["-k", "x"], False), (["-m", "soak"], False), (["-n", "3"], True)],
+    ids=lambda given: " ".join(given) if isinstance(given, list) else None,
+)
+def test_only_a_run_of_all_tests_leaves_its_times(pytester: pytest.Pytester, arguments: list[str], whole: bool) -> None:
+    """A small run beside it would replace the table's numbers."""
+    pytester.makeini("[pytest]\ntestpaths = .\naddopts = -m 'not soak'\n")
+    assert is_whole(pytester.parseconfig(*arguments)) is whole
 
 
 def test_the_page_has_a_place_for_it() -> None:
