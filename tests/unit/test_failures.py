@@ -359,6 +359,19 @@ def test_a_replica_that_is_ready_or_not_placed_is_on_no_lost_node(there: Replica
     assert with_lost_nodes(seen, {"n1", ""}, back=False, now=0.0) is seen
 
 
+@pytest.mark.parametrize("inert", [False, True])
+def test_a_lost_node_hides_nothing_else_that_keeps_replicas_away(inert: bool) -> None:
+    """Two replicas that a webhook keeps away still count, and a controller that does not act is still named."""
+    pods = Pods((), (GATED, LOADS._replace(name="chat-c")))
+    seen = Observation(
+        replicas=4, old=Side(), new=Side(), asked=Counts(0, 4), template="v", pods=pods,
+        hindered=hindrance_of([], [GATED]).hindered + 2, hindrance="the controller does not act", inert=inert,
+    )  # fmt: skip
+    found = with_lost_nodes(seen, {"n1"}, back=False, now=0.0)
+    assert found.hindered == 4, "the two of the webhook, the gated one, and the lost one"
+    assert found.hindrance == ("the controller does not act" if inert else hindrance_of((), found.pods.new).hindrance)
+
+
 def test_another_reason_than_the_lost_node_stays() -> None:
     """Only *not ready* is explained by the node, and only for the replica that is there."""
     away = Problem(cause=Cause.UNREADY, message="why", replica="chat-c")
