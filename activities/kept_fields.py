@@ -15,7 +15,7 @@ Fields = Mapping[str, "Fields"]
 WHOLE: Final[Fields] = {}
 
 _OWNED: Fields = {"name": WHOLE, "labels": WHOLE, "ownerReferences": {"controller": WHOLE, "uid": WHOLE}}
-_TERMINATED: Fields = {"reason": WHOLE, "exitCode": WHOLE}
+_TERMINATED: Fields = {"reason": WHOLE, "exitCode": WHOLE, "message": WHOLE}
 _STATUS_OF_CONTAINER: Fields = {
     "name": WHOLE,
     "restartCount": WHOLE,

@@ -1,5 +1,6 @@
 """Reads a pod from the API server into the facts that the core decides on."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,12 @@ DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-214748364
 """Of two equal pods a ReplicaSet's controller removes the one with this annotation."""
 _NODE_REASONS = {"NodeNotReady", "NodeLost", "NodeStatusUnknown"}
 """The reasons that other node controllers give."""
+_ENDED_BY_NODE = {"ContainerStatusUnknown", "Unknown"}
+"""The reasons of a kubelet, and of containerd, for a container that they no longer found: its node was restarted."""
+_NOT_STARTED = {"StartError", "ContainerCannotRun"}
+"""The reasons of containerd and Docker for a container that never ran."""
+_INTERRUPTED = re.compile(r"context canceled|deadline exceeded|transport is closing|ttrpc: closed|code = Unavailable")
+"""Messages of a runtime whose caller, or whose own part, went away meanwhile."""
 OVERDUE_S = 2.0
 """A pod that still exists so long after it was to be killed does not go by itself soon."""
 _SCHEDULING_S = 2.0
@@ -188,7 +195,14 @@ def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
     """Return how often a container restarted after it had ended.
 
     If the kubelet dies between a container's creation and its start, it creates the container again and counts that
-    (its ``ShouldContainerBeRestarted``). Such a container has no end, and is no evidence about its version.
+    (its ``ShouldContainerBeRestarted``). Such a container has no end, and is no evidence about its version. Neither is
+    one that its node ended.
     """
     count: int = status.get("restartCount", 0)
-    return count if ended else max(count - 1, 0)
+    return count if ended and not _was_ended_by_node(ended) else max(count - 1, 0)
+
+
+def _was_ended_by_node(ended: dict[str, Any]) -> bool:
+    """Whether the node ended a container, or interrupted its start: it was restarted, or its kubelet or runtime was."""
+    reason = ended.get("reason", "")
+    return reason in _ENDED_BY_NODE or (reason in _NOT_STARTED and bool(_INTERRUPTED.search(ended.get("message", ""))))

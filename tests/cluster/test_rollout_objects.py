@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
 from killing_controller import DIARY, POINT, Diary
+from kubectl import Kubectl, shows
 from kubernetes.client import ApiException, RbacAuthorizationV1Api
 from people import API, Person, refusal
 from segue_local import Stack
@@ -186,6 +188,9 @@ def objects(served: Lab, defined: None) -> Any:
 
 BAD = {"patch": {"metadata": {"labels": {"segue.dev/fake": "crash-loop"}}}}
 STOPS = {"waypoints": [{"at": 1, "approval": True}]}
+LONG = "--timeout=300s"
+TOLD = ("Progressing", "AwaitingApproval", "Progressing", "Completed")
+"""Phases that `kubectl get -w` shows, beside short ones."""
 
 
 @pytest.mark.timeout(1200)
@@ -505,7 +510,7 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
     alice = Person(lab, "alice", ["get", "patch", "approve", "abort", "promote", "settle", "resume", "scale"])
     bob = Person(lab, "bob", ["get", "patch", "update"])
     diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
-    killed = objects.controller(("killing_controller",), **{DIARY: diary.path, POINT: "tell#1:after"})
+    killed = objects.controller(("killing_controller",), **{DIARY: diary.path, POINT: "send#1:after"})
     await asyncio.gather(*(lab.deploy(name, 2) for name in ("chat", "other")))
     for name in ("chat", "other"):
         objects.create(name, strategy=STOPS)
@@ -657,6 +662,55 @@ async def _is_approved_by_another(objects: Objects, alice: Person, bob: Person, 
     assert (await objects.handle("chat").result())["startedBy"] == f"{by} 2 by kubernetes user alice"
 
 
+# --- by kubectl -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(1200)
+async def test_the_page_by_kubectl(objects: Objects, tmp_path: Path) -> None:
+    """The examples of the README by the real kubectl: apply, watch, wait, describe, the plugin, edit and delete."""
+    kubectl, here = Kubectl(objects.lab, tmp_path), objects.lab.namespace
+
+    def written(name: str, change: Object | None = None) -> str:
+        """Write an example for this namespace, with short holds."""
+        text = (ROOT / f"examples/{name}.yaml").read_text()
+        parts = [*yaml.safe_load_all(text.replace("serving", here).replace("hold: 30s", "hold: 1s"))]
+        if change is not None:
+            parts[0]["spec"]["change"] = change
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump_all(parts))
+        return str(file)
+
+    async def wants(change: str) -> None:
+        await until(change, lambda: objects.get("chat")["status"]["change"] == change, LIMIT_S, poll_s=0.5)
+
+    await kubectl.run("apply", "-f", written("deployment"))
+    await kubectl.run("wait", "deployment/chat", "--for=condition=Available", LONG)
+    objects.controller()
+    async with kubectl.watching("get", "rollouts", "-w") as story:
+        await kubectl.run("apply", "-f", written("rollout"))
+        await kubectl.run("wait", "rollout/chat", "--for=jsonpath={.status.phase}=AwaitingApproval", LONG)
+        await kubectl.run("segue", "approve", f"{here}/chat", "--by", "alice")
+        await kubectl.run("wait", "rollout/chat", "--for=condition=Ready", LONG)
+        await shows(story, "chat", "Completed", "True")
+    assert story[0].split() == ["NAME", "TARGET", "PHASE", "READY", "OLD", "NEW", "FLOOR", "AGE"]
+    phases = [line.split()[2] for line in story[1:]]
+    assert [each for each, _ in itertools.groupby(filter(TOLD.__contains__, phases))] == [*TOLD]
+    for described in ("rollout", "deployment"):
+        assert {STEP, "AwaitingApproval", "Completed"} <= {*(await kubectl.run("describe", described, "chat")).split()}
+
+    await kubectl.run("apply", "-f", written("rollout", BAD))
+    await kubectl.run("wait", "rollout/chat", "--for=condition=Stalled", LONG)
+    timed_out = await kubectl.run("wait", "rollout/chat", "--for=condition=Ready", "--timeout=1s", expect=1)
+    assert "timed out waiting for the condition" in timed_out
+
+    for image in ("example/chat:3", "example/chat:4"):
+        await kubectl.run("apply", "-f", written("rollout", {"images": {"server": image}}))
+        await wants(f"server={image}")
+    await kubectl.run("delete", "rollout", "chat")
+    assert {*objects.images("chat")} == {"example/chat:2"}, "an edit retargets, and a deletion goes back"
+    assert len(await objects.runs("chat")) == 3
+
+
 # --- killed at each call ----------------------------------------------------------------------------------
 
 
@@ -671,7 +725,7 @@ async def test_killed_at_each_call(fleet: Lab, defined: None) -> None:
     """Killed before and after the first calls of each kind, and started again: the same end, the same workflows."""
     diary = await _story(fleet, "")
     calls = [line for line in diary.lines if int(line.partition("#")[2]) <= FIRST]
-    assert {"start", "tell", "patch", "patch_status", "get", "look"} <= {call.partition("#")[0] for call in calls}
+    assert {"start", "send", "patch", "patch_status", "get", "latest"} <= {call.partition("#")[0] for call in calls}
     free = asyncio.Semaphore(AT_ONCE)
 
     async def killed(point: str) -> None:

@@ -1,8 +1,11 @@
 """Two workers share rollouts, and one of them is lost: the other one takes over all that it watched."""
 
 import asyncio
+import itertools
 import statistics
 import time
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from harness import Lab, Run, WorkerProcess, until
@@ -13,6 +16,8 @@ from segue.contract import Tuning
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
 WAITING, MOVING = 40, 20
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+REPLICAS, EVERY_S = 4, 10.0
+HOLDS = {"maxSurge": 1, "waypoints": [{"at": 1, "hold": "15s"}, {"at": 3, "hold": "15s"}]}
 LOADS = {"annotations": {"segue.dev/ready-after": "1h"}}
 """A change whose replicas are not ready while the test runs: the rollout moves, and its watch observes often."""
 NEVER = Tuning(rest_heartbeat_s=36_000.0, rest_attempt_s=36_000.0)
@@ -49,6 +54,42 @@ async def test_a_lost_worker_is_replaced_at_each_of_its_rollouts(lab: Lab) -> No
     await asyncio.gather(*(runs[name].signal("approve") for name in waiting))
     ends = await asyncio.gather(*(runs[name].end(600.0) for name in waiting))
     assert {report.status.outcome for report in ends} == {"Completed"}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+async def test_one_of_two_workers_is_killed_every_ten_seconds(lab: Lab) -> None:
+    """For the length of 20 rollouts, in turn: each ends as it must, and floor and ceiling hold."""
+    workers = [lab.worker(), lab.worker()]
+    names = [f"chat-{number}" for number in range(20)]
+    await asyncio.gather(*(worker.serves() for worker in workers), *(lab.deploy(name, REPLICAS) for name in names))
+    with ExitStack() as stack:
+        watched = [stack.enter_context(lab.watch(name)) for name in names]
+        runs = [await lab.start(name, _change(number), strategy=HOLDS) for number, name in enumerate(names)]
+        killing = asyncio.create_task(_kill_in_turn(workers))
+        reports = await asyncio.gather(*(run.end(1200.0) for run in runs))
+        killing.cancel()
+    outcomes = [report.status.outcome for report in reports]
+    assert outcomes == ["Completed" if _is_good(number) else "RolledBack" for number in range(len(names))]
+    for each in watched:
+        each.assert_within(REPLICAS, REPLICAS + 1)
+
+
+def _is_good(number: int) -> bool:
+    return number % 5 != 4
+
+
+def _change(number: int) -> dict[str, Any]:
+    mode = "ready" if _is_good(number) else "crash-loop"
+    containers = [{"name": "server", "image": "example/chat:2"}]
+    return {"patch": {"metadata": {"labels": {"segue.dev/fake": mode}}, "spec": {"containers": containers}}}
+
+
+async def _kill_in_turn(workers: list[WorkerProcess]) -> None:
+    for worker in itertools.cycle(workers):
+        await asyncio.sleep(EVERY_S)
+        worker.kill()
+        worker.start()
 
 
 async def _watched_by(worker: WorkerProcess, runs: dict[str, Run]) -> list[str]:

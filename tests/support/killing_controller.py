@@ -16,7 +16,7 @@ from worker.controller.engine import Engine
 
 DIARY, POINT = "SEGUE_TEST_DIARY", "SEGUE_TEST_POINT"
 TO_CLUSTER = ("get", "patch", "patch_status", "create_absent")
-TO_TEMPORAL = ("look", "start", "tell")
+TO_TEMPORAL = ("latest", "later", "start", "send")
 
 
 class Diary:

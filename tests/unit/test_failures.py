@@ -94,11 +94,23 @@ def test_containers(facts: ContainerFacts, cause: Cause, hopeless: bool, expecte
 ENDED = {"terminated": {"exitCode": 1, "reason": "Error"}}
 
 
+def _ended(reason: str, message: str) -> dict[str, object]:
+    return {"terminated": {"exitCode": 128, "reason": reason, "message": message}}
+
+
 @pytest.mark.parametrize(
-    ("count", "last", "restarts"), [(0, {}, 0), (1, ENDED, 1), (1, {}, 0), (3, ENDED, 3), (3, {}, 2)]
-)
-def test_only_what_ended_was_restarted(count: int, last: dict[str, object], restarts: int) -> None:
-    """A container that was made and never ran, since the kubelet died in between, counts for no restart."""
+    ("count", "last", "restarts"),
+    [
+        (0, {}, 0), (1, ENDED, 1), (1, {}, 0), (3, ENDED, 3), (3, {}, 2),
+        (1, _ended("StartError", "failed to start containerd task: context canceled"), 0),
+        (1, _ended("StartError", "exec: \"serve\": executable file not found in $PATH"), 1),
+        (1, _ended("StartError", ""), 1),
+        (2, _ended("Unknown", ""), 1), (1, _ended("ContainerStatusUnknown", "could not be located"), 0),
+        (1, _ended("Error", "context canceled"), 1),
+    ],
+)  # fmt: skip
+def test_only_what_its_version_ended_was_restarted(count: int, last: dict[str, object], restarts: int) -> None:
+    """A container that was made and never ran, since its kubelet died meanwhile, or that its node ended, is not."""
     status = {"name": "server", "restartCount": count, "state": {"running": {}}, "lastState": last}
     pod = {"metadata": {"name": "llm-0", "uid": "u"}, "spec": {}, "status": {"containerStatuses": [status]}}
     assert read_replica(pod, "v").restarts == restarts

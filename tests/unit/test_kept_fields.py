@@ -116,6 +116,7 @@ CRASHING = {
     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}},
     "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137, "finishedAt": T1}},
 }  # fmt: skip
+NOT_STARTED: Object = {"terminated": {"reason": "StartError", "exitCode": 128, "message": "context canceled"}}
 PODS: list[Object] = [  # metadata, spec and status of each
     {"status": {"phase": "Running", "podIP": "10.0.0.1", "startTime": T0, "conditions": READY}},
     {"status": {"phase": "Running", "conditions": [condition("Ready", "False", message="m")],
@@ -134,6 +135,10 @@ PODS: list[Object] = [  # metadata, spec and status of each
         condition("DisruptionTarget", "True", reason="PreemptionByScheduler", message="preempted")]}},
     {"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": "-2147483648", "other": "x"}},
      "status": {"phase": "Running", "conditions": [condition("Ready", "False", reason="Draining")]}},
+    {"status": {"phase": "Running", **{statuses: [
+        {"name": "server", "restartCount": 1, "state": NOT_STARTED},
+        {"name": "proxy", "restartCount": 1, "state": {"running": {}}, "lastState": NOT_STARTED},
+    ] for statuses in ("initContainerStatuses", "containerStatuses")}}},
 ]  # fmt: skip
 
 

@@ -73,6 +73,8 @@ TEMPORAL_SERVER = (
 K6 = Binary("k6", "k6", "segue.local/k6")
 # Not part of a stack either: installs Segue's chart.
 HELM = Binary("helm", "helm", "helm.sh/helm/v4/cmd/helm")
+# What people use. A group of its own, so that it does not rebuild the control plane.
+KUBECTL = Binary("kubectl", "kubectl", "k8s.io/kubernetes/cmd/kubectl", _KUBERNETES_LDFLAGS)
 
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 _CONTAINERD_TAGS = "no_btrfs,no_devmapper,no_zfs"

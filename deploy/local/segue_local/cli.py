@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from segue_local.apply import apply
-from segue_local.build import HELM, K6, KSERVE, LWS, NODE_BINARIES, PROMETHEUS, TEMPORAL_SERVER, ensure_built
+from segue_local.build import HELM, K6, KSERVE, KUBECTL, LWS, NODE_BINARIES, PROMETHEUS, TEMPORAL_SERVER, ensure_built
 from segue_local.errors import LocalStackError, Refused, StackNotRunning
 from segue_local.gateway import ensure_definitions
 from segue_local.images import ensure_images
@@ -197,7 +197,7 @@ def build(
         if not everything:
             return
         ensure_definitions(_say)
-        ensure_built(_say, [LWS, KSERVE, PROMETHEUS, HELM])
+        ensure_built(_say, [LWS, KSERVE, PROMETHEUS, HELM, KUBECTL])
         FILES.ensure(_say)
         KSERVE_FILES.ensure(_say)
         hindrance = real_servers_are_possible()
