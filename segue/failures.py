@@ -91,7 +91,7 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
     waiting = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
     unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
-    too_often = seen.restarts > max_restarts
+    too_often = seen.own_restarts > max_restarts
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),

@@ -19,6 +19,13 @@ class ContainerFacts(NamedTuple):
     """Its memory limit, as a Kubernetes quantity."""
     is_init: bool = False
     """Whether it runs to its end before the others start: an init container, and no sidecar."""
+    by_node: int = 0
+    """How many of the restarts its node caused: they are no evidence about its version."""
+
+    @property
+    def own_restarts(self) -> int:
+        """The restarts that its node did not cause."""
+        return self.restarts - self.by_node
 
     @property
     def has_passed(self) -> bool:
@@ -86,11 +93,12 @@ class Replica(NamedTuple):
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
         """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts.
 
-        Restarts of an init container that succeeded do not count. An adopted replica never counts.
+        Restarts that its node caused, and those of an init container that succeeded, do not count. An adopted replica
+        never counts.
         """
         if self.adopted:
             return False
-        restarts = sum(c.restarts for c in self.containers if not c.has_passed)
+        restarts = sum(c.own_restarts for c in self.containers if not c.has_passed)
         return self.ready_since is not None and now >= self.ready_since + min_ready_s and restarts <= max_restarts
 
 

@@ -182,6 +182,7 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
     return ContainerFacts(
         name=status["name"],
         restarts=_restarts(status, ended),
+        by_node=int(_was_ended_by_node(ended) and status.get("restartCount", 0) > 0),
         waiting=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
@@ -195,11 +196,10 @@ def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
     """Return how often a container restarted after it had ended.
 
     If the kubelet dies between a container's creation and its start, it creates the container again and counts that
-    (its ``ShouldContainerBeRestarted``). Such a container has no end, and is no evidence about its version. Neither is
-    one that its node ended.
+    (its ``ShouldContainerBeRestarted``). Such a container has no end, and is no evidence about its version.
     """
     count: int = status.get("restartCount", 0)
-    return count if ended and not _was_ended_by_node(ended) else max(count - 1, 0)
+    return count if ended else max(count - 1, 0)
 
 
 def _was_ended_by_node(ended: dict[str, Any]) -> bool:

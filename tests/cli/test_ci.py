@@ -1,10 +1,8 @@
 """The templates of `deploy/ci`: each is valid, its commands are understood, and its script runs."""
 
-import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,10 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from ci_templates import BIN, CI, command, containers, environment, load, scripts, values
 
 from segue.cli.app import app
 
-CI = Path(__file__).parents[2] / "deploy" / "ci"
-BIN = Path(sys.executable).parent
 FILES = sorted(each for each in CI.rglob("*") if each.suffix in {".yml", ".yaml"})
 SCHEMAS = {
     "github/action.yml": ["vendor.github-actions"],
@@ -24,37 +21,6 @@ SCHEMAS = {
     "gitlab/segue.gitlab-ci.yml": ["vendor.gitlab-ci", "--data-transform", "gitlab-ci"],
 }
 ENTRY = ["/srv/segue/bin/python", "-m", "segue"]
-
-
-def load(name: str) -> Any:
-    return yaml.safe_load((CI / name).read_text())
-
-
-def containers(value: Any) -> Iterator[dict[str, Any]]:
-    """All containers of a manifest, by their arguments."""
-    if isinstance(value, dict) and "args" in value:
-        yield value
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from containers(each)
-
-
-def scripts() -> dict[str, str]:
-    """The shell scripts of the templates."""
-    action, gitlab = load("github/action.yml"), load("gitlab/segue.gitlab-ci.yml")[".segue"]
-    [jenkins] = re.findall(r"sh '(.*)'", (CI / "jenkins/Jenkinsfile").read_text())
-    return {
-        "github": action["runs"]["steps"][-1]["run"],
-        "gitlab": "\n".join(gitlab["script"]),
-        "gitlab, cancelled": "\n".join(gitlab["after_script"]),
-        "jenkins": jenkins,
-    }
-
-
-def values() -> dict[str, str]:
-    """The variables of the scripts with their defaults."""
-    action, gitlab = load("github/action.yml"), load("gitlab/segue.gitlab-ci.yml")[".segue"]
-    inputs = {name.upper().replace("-", "_"): each.get("default", "x") for name, each in action["inputs"].items()}
-    return {**inputs, **gitlab["variables"]}
 
 
 def commands() -> Iterator[Any]:
@@ -94,8 +60,8 @@ def test_actions_are_pinned() -> None:
 @pytest.mark.parametrize("arguments", list(commands()))
 def test_each_command_is_understood(arguments: list[str]) -> None:
     name, *rest = arguments
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    params = command.make_context(name, rest).params
+    own = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    params = own.make_context(name, rest).params
     assert name == "abort" or (params["wait"] and params["join"] and params["on_cancel"] in {"abort", "detach"})
 
 
@@ -104,12 +70,8 @@ def test_each_script_runs(name: str, tmp_path: Path) -> None:
     """Without Temporal it exits with 5, and leaves the files that the template publishes."""
     spec, summary = tmp_path / "rollout.yaml", tmp_path / "segue-summary.md"
     spec.write_text((CI.parents[1] / "examples" / "rollout.yaml").read_text())
-    paths = {"PATH": f"{BIN}:{os.environ['PATH']}", "SPEC": str(spec), "GITHUB_STEP_SUMMARY": str(summary)}
-    env = {**values(), "ON_CANCEL": "abort", **paths, "TEMPORAL_ADDRESS": "127.0.0.1:1", "HOME": str(tmp_path)}
-    ran = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", scripts()[name]], cwd=tmp_path, env=env, capture_output=True, text=True,
-        check=False, timeout=120,
-    )  # fmt: skip
+    env = environment(spec, tmp_path, {"TEMPORAL_ADDRESS": "127.0.0.1:1"})
+    ran = subprocess.run(command(name), cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 5, ran.stderr
     assert summary.read_text().startswith("### Rollout chat: Unreachable")
     assert "Unreachable" in (tmp_path / "segue-junit.xml").read_text()

@@ -113,7 +113,12 @@ def test_only_what_its_version_ended_was_restarted(count: int, last: dict[str, o
     """A container that was made and never ran, since its kubelet died meanwhile, or that its node ended, is not."""
     status = {"name": "server", "restartCount": count, "state": {"running": {}}, "lastState": last}
     pod = {"metadata": {"name": "llm-0", "uid": "u"}, "spec": {}, "status": {"containerStatuses": [status]}}
-    assert read_replica(pod, "v").restarts == restarts
+    replica = read_replica(pod, "v")
+    assert sum(each.own_restarts for each in replica.containers) == restarts
+    again = count if last else max(count - 1, 0)
+    assert replica.incarnation == f"u/{again}", "what is known of a container is not true of the next one"
+    ready = replica._replace(ready_since=1.0)
+    assert ready.proven(0.0, 0, 2.0) is (diagnose(ready, 0) is None) is (restarts == 0)
 
 
 def test_the_worst_is_told() -> None:

@@ -332,7 +332,7 @@ def _restarted(deleted: Iterable[Object]) -> Iterator[Ended]:
     """Yield the deleted pods whose containers had restarted, as ended."""
     for pod in deleted:
         replica = read_replica(pod, "")
-        problem = diagnose(replica, 0) if any(c.restarts and not c.has_passed for c in replica.containers) else None
+        problem = diagnose(replica, 0) if any(c.own_restarts and not c.has_passed for c in replica.containers) else None
         if problem is not None and not has_ended(pod):
             yield Ended(replica.name, "RecreateGroup", problem.message, made_at=made_at(pod))
 
