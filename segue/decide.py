@@ -930,9 +930,9 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 
 
 def _remains(rules: Rules, state: State, seen: Observation, now: float) -> bool:
-    """Whether what is left of the new side is its operator's: unready replicas that it has not removed in time.
+    """Whether the operator kept unready new replicas until the deadline, and nothing else is left of the new side.
 
-    A Deployment's controller removes none while as many others are not ready, and these were not ready before either.
+    The controller of its Deployment keeps them while as many old replicas are not ready, as they were before.
     """
     is_operators = seen.autonomous and not seen.numbered and not seen.new.ready
     return is_operators and bool(state.lacking(seen.replicas)) and now >= _deadline_at(rules, state, seen)
