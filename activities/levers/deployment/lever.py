@@ -41,9 +41,9 @@ from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
     can_be_paused,
-    hold_token,
     is_engaged,
     is_paused,
+    lever_token,
     mark_after_pause,
     mark_of,
     ordinary,
@@ -485,7 +485,7 @@ class DeploymentLever:
             nonlocal serving, is_short, written_on
             deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
             is_short = bool(seen.replicas) and serving < resolve_budget(request.rules.strategy, seen.replicas).floor
-            if not seen.held and seen.template == request.state.baseline.template:
+            if not seen.engaged and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
@@ -519,7 +519,7 @@ class DeploymentLever:
         async def ours() -> Objects | None:
             objects = await self._fetch(request.target)
             seen = read(objects, request.rules, state, now)
-            is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.held
+            is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.engaged
             return objects if is_ours and not overtaken(objects.deployment, written) else None
 
         try:
@@ -693,7 +693,7 @@ def _stored(written: Written) -> Written:
 
 def _pausing(deployment: Object, rules: Rules, mark: Mark) -> Object:
     """Return the patch that pauses the Deployment. It overwrites no fields that somebody else changed."""
-    ours = hold_token(deployment) == with_paused(mark, paused=False).hold
+    ours = lever_token(deployment) == with_paused(mark, paused=False).token
     return rest_patch(deployment, rules) if ours and replicas_of(deployment) else pause_patch(deployment, paused=True)
 
 
@@ -702,7 +702,7 @@ def _paused_after(request: WriteInput, moved: Written, patch: Object, after: Obj
     mark = moved.mark or request.state.mark
     if "strategy" in patch["spec"]:
         meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
-        mark = mark.model_copy(update={"hold": hold_token(meant)})
+        mark = mark.model_copy(update={"token": lever_token(meant)})
     mark = mark_after_pause(mark, after["metadata"]["generation"])
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
 
@@ -728,7 +728,7 @@ def _check_admitted(target: Target, found: Object, patch: Object, tried: Object,
     """
     refuse_lost(target, found, patch, tried, fix)
     refuse_resized(target, found, patch, tried, fix)
-    meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
+    meant, stored = lever_token(patch), lever_token({"spec": {**tried["spec"], "paused": None}})
     if meant != stored:
         raise changed_by_admission(target, f"{meant} to {stored}", fix)
 
