@@ -172,7 +172,7 @@ def _absent_of(request: WatchInput, seen: Observation) -> _Absent:
     back = request.state.goal is Goal.BACK
     if seen.makers:
         there = len(seen.pods.old if back else seen.pods.new)
-        missing = (seen.replicas if back else seen.asked.new) - there
+        missing = (seen.replicas if back else seen.requested.new) - there
         return _Absent(missing, makers=seen.makers) if missing > 0 else _Absent()
     if not seen.numbered:
         return _Absent()

@@ -26,7 +26,7 @@ def order_of(rules: Rules, state: State, seen: Observation, decision: Decision) 
     counts = decision.counts
     if state.goal is Goal.BACK or decision.act not in {Act.SCALE, Act.DRAIN} or counts is None:
         return None
-    if counts.old > seen.asked.old or (decision.act is Act.SCALE and decision.empties):
+    if counts.old > seen.requested.old or (decision.act is Act.SCALE and decision.empties):
         return None
     return MoveOrder(_begins(rules, state, seen), movable_since(rules, state, seen) or state.progress_at)
 
@@ -35,6 +35,6 @@ def _begins(rules: Rules, state: State, seen: Observation) -> bool:
     """Whether the rollout has not begun, or rests whole at the waypoint that it passed last."""
     if not state.claimed:
         return True
-    if not state.passed or sum(seen.asked) < seen.replicas:
+    if not state.passed or sum(seen.requested) < seen.replicas:
         return False
-    return seen.asked.new <= barrier_at(rules.strategy.waypoints[state.passed[-1]], seen.replicas)
+    return seen.requested.new <= barrier_at(rules.strategy.waypoints[state.passed[-1]], seen.replicas)

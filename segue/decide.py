@@ -43,11 +43,11 @@ class Act(StrEnum):
     RESIZE = "resize"
     SETTLE = "settle"
     PAUSE_CONTROLLER = "pauseController"
-    ASK = "ask"
+    MEASURE = "measure"
     VERIFY = "verify"
     FAIL = "fail"
-    HOLD = "hold"
-    CONTINUE = "continue"
+    FOREIGN = "foreign"
+    FOREIGN_GONE = "foreignGone"
     CROWDED = "crowded"
     ROOMY = "roomy"
     FREEZE = "freeze"
@@ -102,7 +102,7 @@ class Decision(Frozen):
 _NAMES = {
     Act.SCALE: "the move",
     Act.PAUSE_CONTROLLER: "the pause of the target's controller",
-    Act.ASK: "the gates",
+    Act.MEASURE: "the gates",
     Act.VERIFY: "verification",
     Act.ROUTE: "the change of the traffic",
     Act.UNDO: "the rollback",
@@ -188,7 +188,7 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
         why, problem = _refused(rules, state, seen, f"the write cannot be made ({decision.why}): {refused}", now)
     else:
         why, problem = _futile(state, what, f"writes have no effect ({decision.why})")
-    if problem is not None and state.goal is Goal.FORWARD and state.held is None:
+    if problem is not None and state.goal is Goal.FORWARD and state.unresolved is None:
         return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
     if problem is not None and state.goal is Goal.BACK and not state.needs_human and decision.act not in _ASIDE:
         return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
@@ -241,12 +241,12 @@ def next_counts(
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target give other counts than intended: bring them into range.
-    current = _within_budget(budget, seen, _kept_old(seen), seen.asked.new)
+    current = _within_budget(budget, seen, _kept_old(seen), seen.requested.new)
     expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
     if old.total - expendable > current.old:  # readiness was lost since the request: keep what still runs
         back = _within_budget(budget, seen, min(old.total - expendable, budget.replicas), current.new)
         # After a drop of R the target cannot hold all that would have to stay: never request what a write refuses.
-        return seen.asked if objection(budget, seen, back) else back
+        return seen.requested if objection(budget, seen, back) else back
     if barrier is not None and current.new >= barrier:
         return current
     if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
@@ -256,7 +256,7 @@ def next_counts(
     surplus = old.total - budget.replicas if seen.home is None else 0
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
     # What was to stop before and is still there uses the ceiling too. A number is replaced in its place.
-    remaining = 0 if seen.numbered else max(0, old.total - seen.asked.old)
+    remaining = 0 if seen.numbered else max(0, old.total - seen.requested.old)
     kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest + remaining, barrier))
     return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
 
@@ -270,17 +270,17 @@ def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None 
     if ahead or (seen.home is None and not budget.kept):
         return next_counts(budget, order, seen, barrier, keep=keep)
     exchanged = seen.model_copy(
-        update={"old": seen.new, "new": seen.old, "asked": Counts(seen.asked.new, seen.asked.old)}
+        update={"old": seen.new, "new": seen.old, "requested": Counts(seen.requested.new, seen.requested.old)}
     )
     leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
     # If somebody scaled the old side above R, both sides lose replicas: wait until enough of the others are proven.
     both = seen.model_copy(update={"home": seen.home or seen.counts})  # a plan has none
-    return seen.asked if objection(budget, both, Counts(coming, leaving)) else Counts(coming, leaving)
+    return seen.requested if objection(budget, both, Counts(coming, leaving)) else Counts(coming, leaving)
 
 
 def _kept_old(seen: Observation) -> int:
-    """Return how many old replicas the lever holds; at most R for a target without a home."""
-    kept = max(0, min(seen.asked.old, seen.old.total))
+    """Return how many old replicas are to stay as requested; at most R for a target without a home."""
+    kept = max(0, min(seen.requested.old, seen.old.total))
     return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
 
 
@@ -337,7 +337,7 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
     narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
     # After a loss of readiness the requested counts cannot always be reduced: then they stay.
-    return (seen.asked if objection(budget, seen, narrowed) else narrowed), fits
+    return (seen.requested if objection(budget, seen, narrowed) else narrowed), fits
 
 
 def _pending(state: State, seen: Observation) -> int:
@@ -401,15 +401,15 @@ def _fenced(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 def is_released(state: State, seen: Observation) -> bool:
     """Whether the end is written on the target: its answer was lost, or what follows it failed."""
-    return state.claimed and state.finishing and seen.owner is None and not seen.held and not seen.gone
+    return state.claimed and state.finishing and seen.owner is None and not seen.engaged and not seen.gone
 
 
 def _foreign(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if seen.foreign is None:
-        return Decision(act=Act.CONTINUE, why="the foreign change is gone") if state.foreign else None
+        return Decision(act=Act.FOREIGN_GONE, why="the foreign change is gone") if state.foreign else None
     if state.overrules or state.foreign == seen.foreign:
         return None
-    return Decision(act=Act.HOLD, why=str(seen.foreign))
+    return Decision(act=Act.FOREIGN, why=str(seen.foreign))
 
 
 def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -437,14 +437,15 @@ def _frozen(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
 
 def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     problem = seen.problem
-    if state.held is None and seen.held and problem is not None and problem.hopeless and now >= problem.hopeless_from:
-        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
-    return None
+    if state.unresolved is not None or not seen.engaged or problem is None:
+        return None
+    is_hopeless = problem.hopeless and now >= problem.hopeless_from
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem) if is_hopeless else None
 
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Act on a gate that failed or stays inconclusive, whatever else the rollout waits for."""
-    if state.held is not None or not rules.repeated_gates:
+    if state.unresolved is not None or not rules.repeated_gates:
         return None
     found = next((each for each in breaches(rules, state, now) if each.reaction is not Reaction.HOLD), None)
     if found is None:
@@ -456,7 +457,7 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Fail when a gateway refuses the traffic as written: it may serve neither side now."""
     refusal = refusal_of(seen)
-    if not refusal or state.held is not None or state.routed is None or _blocked(state):
+    if not refusal or state.unresolved is not None or state.routed is None or _blocked(state):
         return None
     problem = Problem(cause=Cause.TRAFFIC, message=f"{refusal}; the route gives {share_of(seen)} % to new")
     return Decision(act=Act.FAIL, why=str(problem), problem=problem)
@@ -464,11 +465,11 @@ def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Bring old replicas back when fewer than the floor are ready, whatever the rollout waits for."""
-    if not state.claimed or not seen.held or seen.autonomous or seen.replicas < 1 or _blocked(state):
+    if not state.claimed or not seen.engaged or seen.autonomous or seen.replicas < 1 or _blocked(state):
         return None
     if seen.template not in {state.wanted.template, ""}:  # empty: somebody deleted a pair's new Deployment
         return None
-    if state.held is None and (gone := _old_version_gone(rules, state, seen)):
+    if state.unresolved is None and (gone := _old_version_gone(rules, state, seen)):
         problem = Problem(cause=Cause.UNREADY, message=gone)
         return Decision(act=Act.FAIL, why=str(problem), problem=problem)
     counts = _with_old_back(rules, state, seen)
@@ -514,8 +515,8 @@ def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | No
         # An old one comes back only in the place of a new one: give up unready new ones once the version failed.
         back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
         lost = _serving(seen) < floor and seen.new.ready < seen.new.total
-        return back if lost and state.held is not None and seen.asked.old < back.old else None
-    old, new = max(seen.old.total, seen.asked.old), max(seen.new.total, seen.asked.new)
+        return back if lost and state.unresolved is not None and seen.requested.old < back.old else None
+    old, new = max(seen.old.total, seen.requested.old), max(seen.new.total, seen.requested.new)
     missing = floor - old - seen.new.ready  # old ones that are not ready yet are starting
     back = Counts(old + min(missing, budget.ceiling - old - new, seen.replicas - old), new)
     if seen.home is None and back == (seen.replicas, seen.replicas - old):
@@ -527,7 +528,9 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     """Fail when readiness is lost at a stop and does not return within the deadline."""
     # A hold for room ends without a person when a replica that has a node is not ready.
     stops = state.waypoint is not None or bool(state.stopped_despite_room)
-    if not stops or not state.claimed or not seen.held or state.held is not None or state.asleep or _blocked(state):
+    if not stops or not state.claimed or not seen.engaged:
+        return None
+    if state.unresolved is not None or state.asleep or _blocked(state):
         return None
     floor = _floor(rules, state, seen)
     # A waypoint is reached with every new replica proven; at another stop some may still load.
@@ -545,19 +548,19 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     return Decision(act=Act.FAIL, why=str(lost), problem=lost)
 
 
-def _asking(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+def _measuring(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     """Open the gates as soon as a new replica is proven."""
-    if state.stopped or not seen.new.proven or not seen.held:
+    if state.stopped or not seen.new.proven or not seen.engaged:
         return None
     gates = unopened(rules, state, stops=False)
-    return Decision(act=Act.ASK, why=f"collecting evidence for {', '.join(gates)}", gates=gates) if gates else None
+    return Decision(act=Act.MEASURE, why=f"collecting evidence for {', '.join(gates)}", gates=gates) if gates else None
 
 
 def _verified(rules: Rules, state: State, verify: Decision) -> Decision:
     """Return ``verify`` once all gates pass here; until then evaluate them and wait for evidence."""
     gates = unopened(rules, state, stops=True)
     if gates:
-        return Decision(act=Act.ASK, why=f"evaluating {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
+        return Decision(act=Act.MEASURE, why=f"evaluating {', '.join(gates)}: {verify.why}", gates=gates, stops=True)
     missing = missing_evidence(rules, state)
     return Decision(act=Act.WAIT, why=f"evidence: {missing}") if missing else verify
 
@@ -584,7 +587,7 @@ def _ready_counts(rules: Rules, seen: Observation) -> Counts:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
     # A lever can hold the new template with 1 to R new replicas. After a drop of R that left no new replica, a paused
     # controller holds 0.
-    least = 0 if seen.asked.new == 0 and seen.old.total <= seen.replicas else 1
+    least = 0 if seen.requested.new == 0 and seen.old.total <= seen.replicas else 1
     new = min(max(seen.new.ready, seen.replicas - old, least), seen.replicas)
     return _within(rules, seen, Counts(old, new), least=least)
 
@@ -666,7 +669,7 @@ def _whole(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
         return None
     if (
         not _enough(rules, state, seen, now, seen.replicas)
-        or not seen.held
+        or not seen.engaged
         or next_waypoint(rules, state, seen.replicas) is not None
     ):
         return None
@@ -702,10 +705,10 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
         return ""
     counts, fits = _next_step(rules, state, seen, now)
     unproven = seen.new.total - seen.new.proven
-    rests = not seen.leaving and seen.old.total <= seen.asked.old and unproven <= seen.unplaced
+    rests = not seen.leaving and seen.old.total <= seen.requested.old and unproven <= seen.unplaced
     # If all R replicas have a node, only the surge waits. Otherwise the version requests too much: it is late.
     placed = seen.replicas - state.lacking(seen.replicas)
-    if fits is None or fits < placed or not seen.old.total or counts != seen.asked or not rests:
+    if fits is None or fits < placed or not seen.old.total or counts != seen.requested or not rests:
         return ""
     floor = resolve_budget(rules.strategy, seen.replicas).floor
     return f"{_why_no_room(seen)}; cannot remove an old replica first: {floor} must stay ready"
@@ -714,16 +717,16 @@ def _without_room(rules: Rules, state: State, seen: Observation, now: float) -> 
 def _hindered(rules: Rules, state: State, seen: Observation, now: float) -> str:
     """Return which scheduling gate or lost node is in the way; empty while the version itself can make progress."""
     unproven = seen.new.total - seen.new.proven
-    if seen.inert and seen.held:
+    if seen.inert and seen.engaged:
         return seen.hindrance  # no move has an effect
-    if not seen.hindrance or not seen.held or unproven > seen.unplaced + seen.hindered:
+    if not seen.hindrance or not seen.engaged or unproven > seen.unplaced + seen.hindered:
         return ""
     if seen.autonomous:  # its own controller moves the others
         return seen.hindrance if seen.hindered else ""
     end, ahead = resolve_budget(rules.strategy, seen.replicas).end, next_waypoint(rules, state, seen.replicas)
-    arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.asked.old)
+    arrived = unproven == 0 and seen.old.total <= (end.old if ahead is None else seen.requested.old)
     goes_on = arrived and seen.new.total >= (end.new if ahead is None else ahead[1])
-    moves = _next_step(rules, state, seen, now)[0] != seen.asked
+    moves = _next_step(rules, state, seen, now)[0] != seen.requested
     return "" if goes_on or moves else seen.hindrance
 
 
@@ -747,7 +750,7 @@ def _draining(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _all_new(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if state.stopped or not seen.held or seen.template != state.wanted.template:
+    if state.stopped or not seen.engaged or seen.template != state.wanted.template:
         return None
     end = resolve_budget(rules.strategy, seen.replicas).end
     if (
@@ -781,10 +784,10 @@ def _all(end: Counts) -> str:
 
 def _waypoint(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     ahead = next_waypoint(rules, state, seen.replicas)
-    if state.stopped or ahead is None or not seen.held or seen.new.total < ahead[1]:
+    if state.stopped or ahead is None or not seen.engaged or seen.new.total < ahead[1]:
         return None
     index, barrier = ahead
-    settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.asked.old
+    settled = _enough(rules, state, seen, now, seen.new.total) and seen.old.total <= seen.requested.old
     if state.waypoint is None and settled:
         reached = Decision(act=Act.VERIFY, why=f"the waypoint at {barrier} new is reached", waypoint=index)
         return _verified(rules, state, reached)
@@ -799,7 +802,7 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     unwritten, superseded = seen.template != state.wanted.template, _is_superseded(state, seen)
     serving = _as_if_serving(rules, state, seen)
     counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, serving, now)
-    if counts == seen.asked or (unwritten and counts.new == 0 and not superseded):
+    if counts == seen.requested or (unwritten and counts.new == 0 and not superseded):
         return None
     if rules.strategy.pace is Pace.EXACT and _is_under_way(seen) and not _takes_back(seen, counts):
         return None
@@ -811,12 +814,12 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 
 def _is_under_way(seen: Observation) -> bool:
     """Whether the latest step is not whole; a replica without a place does not count: it may need the next step."""
-    return seen.new.proven + seen.unplaced < seen.asked.new or seen.old.total > seen.asked.old
+    return seen.new.proven + seen.unplaced < seen.requested.new or seen.old.total > seen.requested.old
 
 
 def _takes_back(seen: Observation, counts: Counts) -> bool:
     """Whether a move makes good what was lost, instead of going on."""
-    return counts.old > seen.asked.old or counts.new < seen.asked.new
+    return counts.old > seen.requested.old or counts.new < seen.requested.new
 
 
 # --- old replicas become empty before they stop ------------------------------------------------------------
@@ -844,7 +847,7 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
         return Decision(act=Act.DRAIN, why=why, counts=counts, empties=True)
     # More replicas may be removable by now: those that began to empty go first, the others after them.
     most = move.fits or resolve_budget(rules.strategy, seen.replicas).ceiling
-    kept = Counts(began.old, min(counts.new, max(seen.asked.new, most - began.old)))
+    kept = Counts(began.old, min(counts.new, max(seen.requested.new, most - began.old)))
     found, took = seen.emptiness, f"{now - began.since:.0f} s"
     gone = move.model_copy(update={"counts": kept, "why": _why(seen, kept), "empties": True})
     if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
@@ -869,7 +872,7 @@ def _spared(state: State, decision: Decision) -> Decision | None:
 
 
 def _why(seen: Observation, counts: Counts) -> str:
-    parts = [f"{name} {a}→{b}" for name, a, b in zip(("old", "new"), seen.asked, counts, strict=True) if a != b]
+    parts = [f"{name} {a}→{b}" for name, a, b in zip(("old", "new"), seen.requested, counts, strict=True) if a != b]
     return ", ".join(parts)
 
 
@@ -895,7 +898,7 @@ def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if seen.home is None or not state.claimed or _blocked(state):
         return None
     restored = _is_restored(rules, state, seen, now, seen.home.old)
-    if seen.counts == seen.asked == seen.home and restored and seen.new.ready >= seen.home.new:
+    if seen.counts == seen.requested == seen.home and restored and seen.new.ready >= seen.home.new:
         return Decision(act=Act.FINISH, why="every replica runs the baseline again")
     # The baseline was proven before, so go back as fast as the budget allows.
     budget = resolve_budget(rules.strategy, seen.replicas)._replace(kept=seen.home.old, step=seen.replicas)
@@ -903,14 +906,14 @@ def _return(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     was_ready = state.lacking(seen.replicas) < seen.home.old
     order = rules.strategy.order if was_ready else Order.SCALE_IN_PRIORITY
     counts = toward(budget, order, seen, keep=must_stay(rules.strategy, state, seen, now))
-    return None if counts == seen.asked else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
+    return None if counts == seen.requested else Decision(act=Act.UNDO, why=_why(seen, counts), counts=counts)
 
 
 def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if (
         seen.home is None
         and state.claimed
-        and (seen.held or seen.template != state.baseline.template)
+        and (seen.engaged or seen.template != state.baseline.template)
         and not seen.pinned
         and not _blocked(state)
     ):
@@ -922,7 +925,7 @@ def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decis
     if not state.claimed:
         return Decision(act=Act.FINISH, why="nothing was changed yet")
     whole = seen.old.total >= seen.replicas and _is_restored(rules, state, seen, now, seen.replicas)
-    if seen.held or not whole or _blocked(state) or (seen.new.total and not _remains(rules, state, seen, now)):
+    if seen.engaged or not whole or _blocked(state) or (seen.new.total and not _remains(rules, state, seen, now)):
         return None
     lacks = seen.old.proven < seen.replicas
     ready = f" and {seen.old.proven} of {seen.replicas} are ready, as before the rollout" if lacks else ""
@@ -1017,7 +1020,7 @@ def _to_stop(seen: Observation, now: float) -> str:
 
 def _to_be_available(state: State, seen: Observation, now: float) -> str:
     """Return that the target's controller waits for its minReadySeconds; empty if it does not."""
-    going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.asked.old
+    going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.requested.old
     if going <= 0 or seen.available_by <= now:
         return ""
     left = f"{seen.available_by - now:.0f} s more (minReadySeconds)"
@@ -1025,14 +1028,14 @@ def _to_be_available(state: State, seen: Observation, now: float) -> str:
 
 
 def _shortfall(rules: Rules, state: State, seen: Observation, now: float) -> str:
-    if seen.autonomous and not seen.new.total and seen.asked.new:
+    if seen.autonomous and not seen.new.total and seen.requested.new:
         return "the target's own operator or controller to create the first new replica"
-    if seen.old.total > seen.asked.old:
-        return f"{counted(seen.old.total - seen.asked.old, 'old replica')} to stop"
-    missing = seen.asked.new - seen.new.proven
+    if seen.old.total > seen.requested.old:
+        return f"{counted(seen.old.total - seen.requested.old, 'old replica')} to stop"
+    missing = seen.requested.new - seen.new.proven
     if missing <= 0:
         return _old_to_be_ready(rules, state, seen)
-    return _proof("new", missing, seen.new, seen.asked.new) + _ahead(rules, seen, now)
+    return _proof("new", missing, seen.new, seen.requested.new) + _ahead(rules, seen, now)
 
 
 def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
@@ -1072,7 +1075,7 @@ def _proof(name: str, missing: int, side: Side, wanted: int) -> str:
 
 
 _FORWARD: tuple[Case, ...] = (
-    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _asking, _routed, _accepted,
+    _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _measuring, _routed, _accepted,
     _resized, _settled, _regained, _lost, _unaccepted, _whole, _retaining, _crowded, _draining, _all_new, _waypoint,
     _move, _late, _waiting,
 )  # fmt: skip

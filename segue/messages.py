@@ -172,7 +172,7 @@ def pause_of(state: State) -> str:
     The same pause has another id when it begins again.
     """
     is_under_way = state.goal is Goal.FORWARD and state.outcome is None
-    if not (state.run and is_under_way and (state.paused or state.held)):
+    if not (state.run and is_under_way and (state.paused or state.unresolved)):
         return ""
     return f"pause@{_id_of(state.run, state.pauses)}"
 
@@ -267,17 +267,17 @@ def _(message: Resume, state: State, now: float) -> State:
         state = state.but(broke_glass=message.sender, frozen="", progress_at=now).noted(
             now, "freeze overruled", message.reason, message.by
         )
-    elif state.frozen and not state.paused and state.held is None:
+    elif state.frozen and not state.paused and state.unresolved is None:
         raise _refused(
             message, f"the rollout is frozen: {state.frozen}", "wait for its end, or give --break-glass and a reason"
         )
-    if not state.paused and state.held is None:
+    if not state.paused and state.unresolved is None:
         if message.break_glass:
             return state
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
     # A resume after a failed gate evaluates that gate again.
-    tallies = state.tallies if state.held is None else ()
-    return state.but(paused="", held=None, altered=0, tallies=tallies, progress_at=now).noted(
+    tallies = state.tallies if state.unresolved is None else ()
+    return state.but(paused="", unresolved=None, altered=0, tallies=tallies, progress_at=now).noted(
         now, "resumed", message.reason, message.by
     )
 

@@ -167,8 +167,8 @@ class Observation(Frozen):
     new: Side
     frozen: str = ""
     """Which freeze of the policy holds the rollout, and until when; empty if none does."""
-    asked: Counts
-    """The requested counts, which the lever holds: (replicas, 0) while it holds nothing."""
+    requested: Counts
+    """The requested counts: those of the lever while it is engaged, and otherwise (replicas, 0)."""
     home: Counts | None = None
     """The counts of a rollback, for a target whose own controller does not go there: Segue moves it step by step.
 
@@ -183,12 +183,12 @@ class Observation(Frozen):
     """Whether the target was deleted."""
     gone_why: str = ""
     """What has its name now; empty if nothing has."""
-    held: bool = False
+    engaged: bool = False
     """Whether the lever is engaged, so that the target's controller moves nothing."""
     emptied: bool = False
-    """Whether a held Deployment has no ReplicaSet: somebody deleted them, and its controller creates none."""
+    """Whether an engaged Deployment has no ReplicaSet: somebody deleted them, and its controller creates none."""
     unreturnable: bool = False
-    """Whether a held Deployment has no ReplicaSet of its baseline: only a rollback makes its controller create one."""
+    """Whether an engaged Deployment has no ReplicaSet of its baseline: only a rollback makes it come back."""
     unpaused: bool = False
     """Whether the target's controller should be paused but is not: a foreign template would remove ready replicas."""
     pinned: bool = False

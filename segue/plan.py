@@ -213,7 +213,7 @@ def settled(budget: Budget, counts: Counts) -> Observation:
         replicas=budget.replicas,
         old=Side(total=counts.old, ready=counts.old, proven=counts.old),
         new=Side(total=counts.new, ready=counts.new, proven=counts.new),
-        asked=counts,
+        requested=counts,
         template="",
     )
 

@@ -107,11 +107,11 @@ def _gates(status: Status) -> list[str]:
     """Return the table of the gates with their latest evidence."""
     if not status.gates:
         return []
-    rows = ["", "| gate | result | evaluations | reason | evidence |", "|---|---|---|---|---|"]
+    rows = ["", "| gate | result | measurements | reason | evidence |", "|---|---|---|---|---|"]
     for gate in status.gates:
         numbers = gate.evidence.numbers.items() if gate.evidence else ()
-        cells = (gate.name, str(gate.result), str(gate.asked), gate.why, ", ".join(f"{k} {v:.4g}" for k, v in numbers))
-        rows.append(_cells(cells))
+        evidence = ", ".join(f"{k} {v:.4g}" for k, v in numbers)
+        rows.append(_cells((gate.name, str(gate.result), str(gate.measurements), gate.why, evidence)))
     return rows
 
 

@@ -37,7 +37,7 @@ def _is_steady(state: State, seen: Observation) -> bool:
     """Whether no deadline runs: all new replicas are ready, or the rollout already waits for a person because of it."""
     if seen.unpaused or seen.leaving or state.emptying is not None:
         return False
-    blocked = state.held is not None or (state.foreign is not None and not state.overrules) or state.asleep
+    blocked = state.unresolved is not None or (state.foreign is not None and not state.overrules) or state.asleep
     whole = seen.new.ready >= seen.new.total and not seen.unplaced and not seen.hindered
     return blocked or whole
 

@@ -86,7 +86,7 @@ class Reached(Frozen):
     """Seconds since the epoch."""
     approved: bool
     """True from the start if the waypoint needs no approval."""
-    asked_for: Approval | None = None
+    approval: Approval | None = None
     """The time for an answer, and the default after it; None if the waypoint waits without a limit."""
     expires_at: float | None = None
     """When the time for an answer is over: seconds since the epoch."""
@@ -103,11 +103,11 @@ class Reached(Frozen):
         return " and ".join(waits) or f"waypoint {self.at}"
 
     def _else(self, now: float, *, kept: bool) -> str:
-        if self.asked_for is None or self.expires_at is None:
+        if self.approval is None or self.expires_at is None:
             return ""
         at = datetime.fromtimestamp(self.expires_at, UTC).strftime("at %Y-%m-%d %H:%M:%S UTC")
         left = f"in {format_duration(timedelta(seconds=max(0, round(self.expires_at - now))))}"
-        return f", else {self.asked_for.default} {at if kept else left}"
+        return f", else {self.approval.default} {at if kept else left}"
 
     def next_at(self, now: float) -> float | None:
         """Return when the hold or the time for an answer ends next; None if neither does."""
@@ -143,8 +143,8 @@ class Mark(Frozen):
 
     template: str = ""
     """Fingerprint of the pod template."""
-    hold: str = ""
-    """What the lever holds, in the lever's own notation."""
+    token: str = ""
+    """The fields of the lever, in the lever's own notation."""
     generation: int = 0
     """The target's ``metadata.generation``: an older one was read before the write."""
     uid: str = ""
@@ -197,8 +197,8 @@ class State(Frozen):
     """How often it was paused, or failed and waited for a person."""
     paused: str = ""
     """Who paused it, and why."""
-    held: Problem | None = None
-    """A failure that waits for a person (``onFailure: pause``)."""
+    unresolved: Problem | None = None
+    """A failure that a person has to resolve (``onFailure: pause``): the rollout is *Held*."""
     foreign: Foreign | None = None
     """The foreign change for which the rollout holds."""
     began_at: float = 0.0
@@ -261,7 +261,7 @@ class State(Frozen):
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with these fields changed; each new pause or failure to wait for a person is counted."""
-        waits = ((changes.get(name), getattr(self, name)) for name in ("paused", "held"))
+        waits = ((changes.get(name), getattr(self, name)) for name in ("paused", "unresolved"))
         if any(now and now != before for now, before in waits):
             changes = {"pauses": self.pauses + 1, **changes}
         return self.model_copy(update=changes)
@@ -281,8 +281,8 @@ class State(Frozen):
         """Why nothing would move forward if there were room; empty if it would."""
         if self.foreign is not None and not self.overrules:
             return f"a person: {self.foreign}"
-        if self.held is not None:
-            return f"a person: {self.held}"
+        if self.unresolved is not None:
+            return f"a person: {self.unresolved}"
         if self.asleep:
             return "replicas: the target is scaled to 0"
         if self.paused:
@@ -302,7 +302,7 @@ class State(Frozen):
             (self.needs_human, Phase.NEEDS_HUMAN),
             (self.foreign is not None and not self.overrules, Phase.HELD),
             (self.goal is Goal.BACK, Phase.ROLLING_BACK),
-            (self.held is not None, Phase.HELD),
+            (self.unresolved is not None, Phase.HELD),
             (bool(self.paused or self.frozen), Phase.PAUSED),
             (bool(self.crowded), Phase.HELD),
             (not self.baseline.template, Phase.PREPARING),
@@ -432,7 +432,7 @@ class State(Frozen):
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the rollout keeps the ready replicas and is paused, until a person resumes it."""
         return self.but(
-            mark=mark or self.mark, settling=False, paused="settled", held=None, writes=self.writes + writes
+            mark=mark or self.mark, settling=False, paused="settled", unresolved=None, writes=self.writes + writes
         ).noted(now, "settled", str(counts))
 
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
@@ -440,7 +440,7 @@ class State(Frozen):
         left = None if self.resize == replicas else self.resize
         mark, sized = mark or self.mark, None if self.sized is None else min(self.sized, replicas)
         if not self.claimed:
-            mark = mark.model_copy(update={"hold": ""})  # until it is claimed, its owner may change how it rolls
+            mark = mark.model_copy(update={"token": ""})  # until it is claimed, its owner may change how it rolls
         return self.but(
             mark=mark, resize=left, sized=sized, progress_at=now, verified=False, writes=self.writes + 1
         ).noted(now, "resized", counted(replicas, "replica"))
@@ -458,19 +458,19 @@ class State(Frozen):
             return self.but(verified=True).noted(now, "verified", what)
         index, written = waypoint
         hold_s = 0.0 if self.promoted else written.hold.total_seconds()
-        asked_for = written.approval if isinstance(written.approval, Approval) else None
+        approval = written.approval if isinstance(written.approval, Approval) else None
         reached = Reached(
             index=index,
             at=str(written.at),
             hold_until=now + hold_s,
             approved=not written.approval,
-            asked_for=asked_for,
-            expires_at=now + asked_for.expires.total_seconds() if asked_for else None,
+            approval=approval,
+            expires_at=now + approval.expires.total_seconds() if approval else None,
             at_s=now,
         )
         return self.but(waypoint=reached).noted(now, "verified", f"waypoint {written.at}")
 
-    def after_ask(self, gates: Sequence[GatePolicy], now: float, *, stops: bool) -> Self:
+    def after_measure(self, gates: Sequence[GatePolicy], now: float, *, stops: bool) -> Self:
         """Record that these gates are open from now on: at the present stop, or continuously."""
         sitting = len(self.passed) if stops else ALONG
         known = {tally.gate: tally for tally in self.tallies}
@@ -514,7 +514,7 @@ class State(Frozen):
             waypoint=None,
             verified=False,
             tallies=(),
-            held=None,
+            unresolved=None,
             altered=0,
             settling=False,
             emptying=None,
@@ -568,7 +568,7 @@ class State(Frozen):
             return state
         fix = "it does so at each write: change the policy or webhook, then resume"
         problem = Problem(cause=Cause.CONFIGURATION, message=f"{finding}; {fix}")
-        return state.but(altered=self.altered + 1, held=problem if self.altered else self.held)
+        return state.but(altered=self.altered + 1, unresolved=problem if self.altered else self.unresolved)
 
     def after_refused(self, what: str, why: str, now: float) -> Self:
         """Record that the target's state did not allow a write. A reason that changes is not a repetition."""
@@ -603,7 +603,7 @@ class State(Frozen):
         if self.resize is not None:
             left = f"the target is not scaled to {counted(self.resize, 'replica')}, as requested"
             state = self.noted(now, "warning", left)
-        return state.but(outcome=self.ending, needs_human=False, held=None, writes=self.writes + writes).noted(
+        return state.but(outcome=self.ending, needs_human=False, unresolved=None, writes=self.writes + writes).noted(
             now, str(self.ending)
         )
 
@@ -615,13 +615,13 @@ class State(Frozen):
     def failing(self, problem: Problem, now: float, *, roll_back: bool) -> Self:
         """Record a failure of the new version: roll back, or wait for a person."""
         if not roll_back:
-            return self.but(held=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
+            return self.but(unresolved=problem, waypoint=None, wrote=()).noted(now, "failed", str(problem))
         return self.going_back(Outcome.ROLLED_BACK, problem, now)
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:
         """Return the state whose goal is the baseline from here on."""
         return self.but(
-            goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, held=None, paused="", retarget=None,
+            goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, unresolved=None, paused="", retarget=None,
             settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="", emptying=None,
             progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
@@ -634,17 +634,17 @@ class State(Frozen):
         reached = self.waypoint
         if reached is None or self.stopped or self.unaccepted:
             return self
-        if reached.is_expired(now) and reached.asked_for is not None:
-            return self._defaulted(reached, reached.asked_for, now).passing(now)
+        if reached.is_expired(now) and reached.approval is not None:
+            return self._defaulted(reached, reached.approval, now).passing(now)
         if not reached.approved or reached.hold_until > now:
             return self
         return self.but(waypoint=None, passed=(*self.passed, reached.index), progress_at=now).noted(
             now, "passed", f"waypoint {reached.at}"
         )
 
-    def _defaulted(self, reached: Reached, asked_for: Approval, now: float) -> Self:
-        why = f"nobody answered within {format_duration(asked_for.expires)}"
-        if asked_for.default is Default.APPROVE:
+    def _defaulted(self, reached: Reached, approval: Approval, now: float) -> Self:
+        why = f"nobody answered within {format_duration(approval.expires)}"
+        if approval.default is Default.APPROVE:
             approved = reached.model_copy(update={"approved": True})
             return self.but(waypoint=approved).noted(now, "approved", f"waypoint {reached.at}: {why}", NOBODY)
         problem = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at}: {why}")

@@ -30,10 +30,10 @@ class GateStatus(Frozen):
     name: str
     result: Result
     why: str
-    asked: int
-    """How many times it was evaluated in total."""
+    measurements: int
+    """How many were made in total."""
     conclusive: int
-    """Conclusive evaluations at the present stop, or of a continuous gate since it opened."""
+    """Conclusive measurements at the present stop, or of a continuous gate since it opened."""
     failed: int
     dry_run: bool = False
     evidence: VerdictEvidence | None = None
@@ -152,7 +152,7 @@ def gates_of(rules: Rules, state: State) -> tuple[GateStatus, ...]:
     return tuple(
         GateStatus(
             name=gate.name, result=verdict.result, why=verdict.why, evidence=verdict.evidence, dry_run=gate.dry_run,
-            asked=tally.asked, conclusive=tally.conclusive, failed=tally.failed,
+            measurements=tally.measurements, conclusive=tally.conclusive, failed=tally.failed,
         )
         for gate, verdict, tally in found
     )  # fmt: skip
@@ -165,7 +165,7 @@ def reason(state: State, seen: Observation | None) -> str:
     blocks = seen.problem if seen is not None and state.needs_human and state.goal is Goal.BACK else None
     if blocks is not None and state.foreign is None:
         return f"{state.failure}; the rollback makes no progress: {blocks}"
-    for known in (state.foreign, state.held, state.failure):
+    for known in (state.foreign, state.unresolved, state.failure):
         if known is not None:
             return str(known)
     stops = state.paused or state.frozen or state.crowded

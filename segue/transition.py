@@ -145,7 +145,7 @@ def stuck(state: State, message: str, now: float) -> State:
     problem = Problem(cause=Cause.CONFIGURATION, message=message)
     if state.goal is Goal.BACK and not state.needs_human:
         return state.after_alarm(str(problem), now)
-    if state.goal is Goal.FORWARD and state.held != problem:
+    if state.goal is Goal.FORWARD and state.unresolved != problem:
         return state.failing(problem, now, roll_back=False)
     return state
 
@@ -170,9 +170,9 @@ def denied(state: State, seen: Observation, decision: Decision, message: str, no
 # --- one line per act ------------------------------------------------------------------------------------
 
 
-def _ask(state: State, done: _Done) -> State:
+def _measure(state: State, done: _Done) -> State:
     gates = [gate for gate in done.rules.repeated_gates if gate.name in done.decision.gates]
-    return state.after_ask(gates, done.now, stops=done.decision.stops)
+    return state.after_measure(gates, done.now, stops=done.decision.stops)
 
 
 def _fail(state: State, done: _Done) -> State:
@@ -186,7 +186,7 @@ def _fail(state: State, done: _Done) -> State:
 
 def _scaled(state: State, done: _Done) -> State:
     decision, written = done.decision, done.written
-    counts = decision.counts or done.seen.asked
+    counts = decision.counts or done.seen.requested
     state = state.after_scale(counts, decision.why, done.now, written.mark, written.writes, decision.fits)
     regained = counts.old if counts.old > done.seen.old.total else 0
     return state.but(regained=regained, sized=done.seen.replicas).after_emptied(
@@ -208,10 +208,10 @@ def _undone(state: State, done: _Done) -> State:
 _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.WAIT: lambda state, done: state,
     Act.VERIFY: lambda state, done: state,
-    Act.ASK: _ask,
+    Act.MEASURE: _measure,
     Act.FAIL: _fail,
-    Act.HOLD: lambda state, done: state.after_foreign(done.seen.foreign, done.now),
-    Act.CONTINUE: lambda state, done: state.after_foreign(None, done.now),
+    Act.FOREIGN: lambda state, done: state.after_foreign(done.seen.foreign, done.now),
+    Act.FOREIGN_GONE: lambda state, done: state.after_foreign(None, done.now),
     Act.SLEEP: lambda state, done: state.after_sleep(True, done.decision.why, done.now),
     Act.WAKE: lambda state, done: state.after_sleep(False, done.decision.why, done.now),
     Act.CROWDED: lambda state, done: state.after_crowded(done.decision.why, done.now),
@@ -227,7 +227,7 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
         done.decision.why, done.written.writes, done.now, done.written.mark
     ),
     Act.SETTLE: lambda state, done: state.after_settle(
-        done.decision.counts or done.seen.asked, done.written.writes, done.now, done.written.mark
+        done.decision.counts or done.seen.requested, done.written.writes, done.now, done.written.mark
     ),
     Act.ROUTE: _routed,
     Act.ACCEPTED: lambda state, done: state.after_accepted(done.decision.why, done.now),

@@ -21,7 +21,7 @@ class GateContext(NamedTuple):
     seen: Observation
     """With the replicas of each side."""
     tally: Tally
-    """Its answers so far: when its evidence began (``opened``), and the number of this measurement (``asked``)."""
+    """Its answers so far: when its evidence began (``opened``), and how many there were before (``measurements``)."""
     now: float
     """Seconds since the epoch."""
 

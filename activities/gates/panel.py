@@ -60,7 +60,8 @@ class Panel:
         """Start asking the gates that are due, and return the answers so far. Each new answer calls ``wake``."""
         rules, state = request.rules, request.state
         wanted = {
-            _Question(state.owner, gate.name, tally.asked): (gate, tally) for gate, tally in due(rules, state, now)
+            _Question(state.owner, gate.name, tally.measurements): (gate, tally)
+            for gate, tally in due(rules, state, now)
         }
         self._forget(state.owner, wanted, now)
         for question, (gate, tally) in wanted.items():

@@ -161,7 +161,7 @@ class Believer:
     def _keep(room: _Room, rules: Rules, state: State, new: tuple[Replica, ...]) -> None:
         """Keep what is known of present replicas. After a hold ends, failed replicas are checked again."""
         there = {r.incarnation for r in new}
-        goes_on, room.was_stopped = room.was_stopped and state.held is None, state.held is not None
+        goes_on, room.was_stopped = room.was_stopped and state.unresolved is None, state.unresolved is not None
         _drop(room, [k for k, a in room.answers.items() if k not in there or (goes_on and a.hopeless)])
 
     @staticmethod

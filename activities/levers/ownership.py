@@ -33,7 +33,7 @@ _PACKED = "zlib:"
 CHANGED = "the template was changed since this was decided"
 """Why a write without a change cannot write the template: it was there when the write was decided."""
 
-_GONE = Observation(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0), template="", gone=True)
+_GONE = Observation(replicas=0, old=Side(), new=Side(), requested=Counts(0, 0), template="", gone=True)
 
 ADMISSION = "an admission policy or webhook"
 """Who changed a write before the API server stored it; the API server does not record the name."""
@@ -48,7 +48,7 @@ _UNNAMED = "unknown"
 """The field manager that the API server records for a change that names none, such as a policy's."""
 
 Fields = dict[str, tuple[str, ...]]
-"""The parts of a hold token, each with the path of its field in ``managedFields``."""
+"""The parts of a token, each with the path of its field in ``managedFields``."""
 
 
 def refuse_lost(target: Target, found: Object, patch: Object, stored: Object, fix: str) -> None:
@@ -422,7 +422,7 @@ def overtaken(found: Object, first: Written) -> Written | None:
 def mark_of(found: Object, template: str, token: str) -> Mark:
     """Return the mark of this write."""
     metadata = found["metadata"]
-    return Mark(template=template, hold=token, generation=metadata.get("generation", 0), uid=metadata["uid"])
+    return Mark(template=template, token=token, generation=metadata.get("generation", 0), uid=metadata["uid"])
 
 
 # --- who else changed it ------------------------------------------------------------------------------------
@@ -453,7 +453,7 @@ def _wrote_last(writers: list[Object]) -> bool:
     )
 
 
-def foreign_hold(
+def foreign_fields(
     found: Object, template: str, token: str, fields: Fields, state: State, *, own: str = ""
 ) -> Foreign | None:
     """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark.
@@ -461,9 +461,9 @@ def foreign_hold(
     On the way back, values from before the rollout (``own``) are no foreign change: its end restores them anyway.
     """
     mark = state.mark
-    if not mark.hold or mark.template != template or (state.goal is Goal.BACK and token == own):
+    if not mark.token or mark.template != template or (state.goal is Goal.BACK and token == own):
         return None
-    changed = [after for was, after in zip(mark.hold.split(), token.split(), strict=True) if was != after]
+    changed = [after for was, after in zip(mark.token.split(), token.split(), strict=True) if was != after]
     if not changed:
         return None
     paths = [fields[each.partition("=")[0]] for each in changed]

@@ -71,7 +71,7 @@ async def write(
     for _ in range(_ATTEMPTS):
         try:
             found, objects, seen, engaged = await read()
-            if finishing and seen.owner is None and not seen.held:
+            if finishing and seen.owner is None and not seen.engaged:
                 return Written(done=True, mark=mark(found))  # done before, and the answer was lost
             check_owner(found, request.state, engaged=engaged)
             patch = checked(request, seen, make(objects, seen))

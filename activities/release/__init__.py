@@ -85,7 +85,7 @@ def _finish(deployment: Object) -> Object:
 
 
 async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    """Write the saved baseline of a held Deployment back if somebody removed or damaged it."""
+    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
     if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):
         return

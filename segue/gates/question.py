@@ -119,7 +119,7 @@ def question_of(
 ) -> Question:
     """Return the question to the gate at this moment."""
     return Question(
-        key=_key(state.owner, gate.name, tally.opened, tally.asked),
+        key=_key(state.owner, gate.name, tally.opened, tally.measurements),
         rollout=state.owner.partition("@")[0],
         gate=gate.name,
         target=Subject(kind=target.kind, namespace=target.namespace, name=target.name),
@@ -127,7 +127,7 @@ def question_of(
         wanted=_images_of(state.wanted),
         waypoint=_waypoint(rules, state, seen, tally),
         sitting=tally.sitting,
-        number=tally.asked,
+        number=tally.measurements,
         replicas=seen.replicas,
         old=_replicas(seen.old),
         new=_replicas(seen.new),

@@ -52,7 +52,7 @@ def foresee(rules: Rules) -> tuple[str, ...]:
 
 def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally], ...]:
     """Return the gates that are due now, with their tallies."""
-    if state.goal is Goal.BACK or state.outcome is not None or state.held is not None:
+    if state.goal is Goal.BACK or state.outcome is not None or state.unresolved is not None:
         return ()
     found = []
     for gate in rules.repeated_gates:

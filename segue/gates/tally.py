@@ -22,8 +22,8 @@ class Tally(Frozen):
     """When this sitting began: seconds since the epoch."""
     next_at: float = 0.0
     """When the next measurement is due: seconds since the epoch."""
-    asked: int = 0
-    """How many measurements were made in all; the number of the next one."""
+    measurements: int = 0
+    """How many were made in all; the number of the next one."""
     conclusive: int = 0
     """Measurements of this sitting that passed or failed."""
     failed: int = 0
@@ -54,7 +54,7 @@ class Tally(Frozen):
         conclusive = verdict.counts and verdict.result is not Result.INCONCLUSIVE
         return self.model_copy(
             update={
-                "asked": self.asked + 1,
+                "measurements": self.measurements + 1,
                 "next_at": now + gate.interval.total_seconds(),
                 "conclusive": self.conclusive + conclusive,
                 "failed": self.failed + (conclusive and verdict.result is Result.FAIL),

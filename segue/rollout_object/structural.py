@@ -8,7 +8,6 @@ _KEPT = (
     "type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "maxProperties",
 )  # fmt: skip
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-_SCALARS = {"string", "integer", "number", "boolean"}
 
 
 def structural(schema: Schema, *, partial: bool = False) -> Schema:

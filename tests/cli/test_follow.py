@@ -44,7 +44,7 @@ def a_beat(at: float) -> Beat:
         replicas=8,
         old=Side(total=6, ready=6),
         new=Side(total=2, ready=1),
-        asked=Counts(6, 2),
+        requested=Counts(6, 2),
         template="",
     )
     return Beat(seen=seen, why="1 of 2 new proven", at=at)

@@ -25,7 +25,7 @@ HOSTILE = (
 
 
 def ended(code: int, *, error: str = "", reason: str = "", **fields: Any) -> EndedRollout:
-    gate = GateStatus(name="errors", result=Result.FAIL, why=reason or "5 of 9", asked=3, conclusive=3, failed=1)
+    gate = GateStatus(name="errors", result=Result.FAIL, why=reason or "5 of 9", measurements=3, conclusive=3, failed=1)
     status = Status(id="i", name="chat", target="serving/chat", phase=Phase.ROLLED_BACK, reason=reason, gates=(gate,),
                     started_at=10.0, updated_at=20.0, **fields)  # fmt: skip
     return EndedRollout("chat", "serving/chat", code, Report(status=status, ended_at=12.5), error)

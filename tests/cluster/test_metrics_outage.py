@@ -125,7 +125,7 @@ async def holds(metered: Metered, case: Case, since: int, why: str, mend: Callab
     missed = LIMIT + 3
     status = await case.run.until(
         "more than the limit went unanswered",
-        lambda s: why in s.gates[0].why and s.gates[0].asked >= before.gates[0].asked + missed,
+        lambda s: why in s.gates[0].why and s.gates[0].measurements >= before.gates[0].measurements + missed,
     )
     assert status.phase == "Progressing" and not status.needs_person
     assert status.waiting_for.startswith("evidence: level: ") and why in status.waiting_for

@@ -61,7 +61,7 @@ class Measured:
         body = {"name": "m", "interval": f"{INTERVAL_S}s", "judge": {"threshold": {"max": 0.1}}, **fields}
         gate, now = Metric.model_validate(body), time.time()
         asker = MetricAsker({"default": Prometheus("default", PrometheusSettings(url=self.url, timeout_s=timeout_s))})
-        seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(1, 1), template="", pods=pods)
+        seen = Observation(replicas=1, old=Side(), new=Side(), requested=Counts(1, 1), template="", pods=pods)
         tally = Tally(gate="m", opened=opened or self.opened)
         target = DeploymentTarget(namespace=NAMESPACE, name="chat")
         try:

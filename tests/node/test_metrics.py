@@ -90,7 +90,7 @@ async def test_a_slower_tail_alone_is_taken_back(serving: Serving) -> None:
     assert_taken_back(report, "latency")
     [gate] = report.status.gates
     assert gate.evidence is not None
-    print(gate.asked, gate.why)
+    print(gate.measurements, gate.why)
     numbers = gate.evidence.numbers
     assert numbers["p50_new"] < 1.3 * numbers["p50_old"], gate.why
     assert numbers["p99_new"] > 1.6 * numbers["p99_old"], gate.why

@@ -58,6 +58,8 @@ class Subject:
     """The fixture of the worker and servers that it needs."""
     at_once: ClassVar[int] = 8
     """The number of its rollouts that two cores can run together without missing their deadlines."""
+    notes: ClassVar[tuple[str, ...]] = ("/change-cause", "segue.dev/change")
+    """The ends of the annotations that say something about its versions."""
     first_move: ClassVar[str] = "scale_new"
     """The activity that makes its first move."""
     stuck: ClassVar[tuple[dict[str, Any], int, tuple[tuple[int, int], ...]]] = (
@@ -99,7 +101,7 @@ class Subject:
 
     def replicas(self) -> int:
         """Return its requested replicas, both sides together when it rests."""
-        raise NotImplementedError
+        return int(self.raw["spec"]["replicas"])
 
     def resize(self, replicas: int) -> None:
         """Set the replicas as another writer."""
@@ -120,15 +122,18 @@ class Subject:
 
     def version(self) -> Any:
         """Return a value that changes with each write of a rollout, and only then."""
-        raise NotImplementedError
+        return self.raw["metadata"]["generation"]
 
     def is_at_rest(self) -> bool:
         """Return whether a rollout that waits writes nothing more."""
         return True
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that a rollout must not change."""
-        raise NotImplementedError
+        """Return the settings that a rollout must not change: all but replicas, and notes about versions."""
+        found = self.raw
+        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
+        annotations = found["metadata"].get("annotations", {})
+        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(self.notes)}}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         """Return the expected settings after an outcome, given those from before."""
@@ -139,6 +144,7 @@ class DeploymentSubject(Subject):
     """One Deployment, in place."""
 
     kind = "Deployment"
+    notes = ("/revision", *Subject.notes)
     cannot: ClassVar[Mapping[str, str]] = {"release": "it is that of test_cli, step by step"}
 
     async def create(self, replicas: int, **more: Any) -> None:
@@ -146,9 +152,6 @@ class DeploymentSubject(Subject):
 
     def image(self) -> str:
         return str(self.raw["spec"]["template"]["spec"]["containers"][0]["image"])
-
-    def replicas(self) -> int:
-        return int(self.raw["spec"]["replicas"])
 
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.patch(self.name, patch, manager="an-autoscaler")
@@ -165,20 +168,9 @@ class DeploymentSubject(Subject):
         down = _resolved(rolling["maxUnavailable"], replicas, up=False)
         return replicas - down, _resolved(rolling["maxSurge"], replicas, up=True) + down
 
-    def version(self) -> Any:
-        return self.raw["metadata"]["generation"]
-
     def is_at_rest(self) -> bool:
         """The controller is paused: by the move itself, or by a write of its own if it took the move up late."""
         return bool(self.raw["spec"].get("paused"))
-
-    def settings(self) -> dict[str, Any]:
-        """All but the replicas, and what tells of its revisions."""
-        found = self.raw
-        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
-        annotations = found["metadata"].get("annotations", {})
-        notes = ("/revision", "/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
@@ -189,7 +181,17 @@ class DeploymentSubject(Subject):
         return {**raw(self.lab.apps.read_namespaced_deployment, self.name, self.lab.namespace)}
 
 
-class StatefulSetSubject(Subject):
+class NumberedSubject(Subject):
+    """Replicas with numbers, held by a partition."""
+
+    def _split_at(self, partition: int) -> tuple[int, int]:
+        """Return the (old, new) of a partition: what is below it stays what it is."""
+        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
+        old = sum(int(name.rpartition("-")[2]) < partition for name in first)
+        return old, self.replicas() - old
+
+
+class StatefulSetSubject(NumberedSubject):
     """One StatefulSet with parallel replicas and the feature gate MaxUnavailableStatefulSet."""
 
     kind = "StatefulSet"
@@ -210,29 +212,11 @@ class StatefulSetSubject(Subject):
     def image(self) -> str:
         return str(self.raw["spec"]["template"]["spec"]["containers"][0]["image"])
 
-    def replicas(self) -> int:
-        return int(self.raw["spec"]["replicas"])
-
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.apps.patch_namespaced_stateful_set(self.name, self.lab.namespace, patch, field_manager="an-autoscaler")
 
     def requested(self) -> tuple[int, int]:
-        """What is below the partition stays what it is."""
-        kept = self.raw["spec"]["updateStrategy"]["rollingUpdate"]["partition"]
-        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
-        old = sum(int(name.rpartition("-")[2]) < kept for name in first)
-        return old, self.replicas() - old
-
-    def version(self) -> Any:
-        return self.raw["metadata"]["generation"]
-
-    def settings(self) -> dict[str, Any]:
-        """All but the replicas, and what tells of its rollouts."""
-        found = self.raw
-        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
-        annotations = found["metadata"].get("annotations", {})
-        notes = ("/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
+        return self._split_at(self.raw["spec"]["updateStrategy"]["rollingUpdate"]["partition"])
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         return {**before, "template": self.settings()["template"]} if outcome == "Completed" else before
@@ -243,7 +227,7 @@ class StatefulSetSubject(Subject):
         return {**raw(self.lab.apps.read_namespaced_stateful_set, self.name, self.lab.namespace)}
 
 
-class LeaderWorkerSetSubject(Subject):
+class LeaderWorkerSetSubject(NumberedSubject):
     """One LeaderWorkerSet of groups of two, held at every stage by a waypoint at the end. Only leaders count."""
 
     kind = "LeaderWorkerSet"
@@ -276,29 +260,11 @@ class LeaderWorkerSetSubject(Subject):
     def image(self) -> str:
         return str(self.raw["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
 
-    def replicas(self) -> int:
-        return int(self.raw["spec"]["replicas"])
-
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.patch_groups(self.name, patch)
 
     def requested(self) -> tuple[int, int]:
-        """What is below the partition stays what it is."""
-        kept = self.raw["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]["partition"]
-        first = [p.metadata.name for p in self.lab.pods(self.name, f"{IMAGE}:1")]
-        old = sum(int(name.rpartition("-")[2]) < kept for name in first)
-        return old, self.replicas() - old
-
-    def version(self) -> Any:
-        return self.raw["metadata"]["generation"]
-
-    def settings(self) -> dict[str, Any]:
-        """All but the replicas, and what tells of its rollouts."""
-        found = self.raw
-        spec = {k: v for k, v in found["spec"].items() if k != "replicas"}
-        annotations = found["metadata"].get("annotations", {})
-        notes = ("/change-cause", "segue.dev/change")
-        return {**spec, "annotations": {k: v for k, v in annotations.items() if not k.endswith(notes)}}
+        return self._split_at(self.raw["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]["partition"])
 
     def settled(self, outcome: str, before: dict[str, Any]) -> dict[str, Any]:
         if outcome != "Completed":
@@ -415,12 +381,6 @@ class SupervisedSubject(Subject):
 
     def image(self) -> str:
         return str(self.raw["spec"]["containers"][0]["image"])
-
-    def replicas(self) -> int:
-        return int(self.raw["spec"]["replicas"])
-
-    def version(self) -> Any:
-        return self.raw["metadata"]["generation"]
 
     def settings(self) -> dict[str, Any]:
         found = self.raw

@@ -202,7 +202,7 @@ class NumberedTarget(Target):
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
         gives_up = goal.old > seen.old.total
-        if not (seen.template == state.wanted.template and seen.held and seen.asked == goal):
+        if not (seen.template == state.wanted.template and seen.engaged and seen.requested == goal):
             problem = objection(resolve_budget(rules.strategy, self.replicas), seen, goal)
             if problem or sum(goal) != seen.replicas:
                 return problem or f"{seen.replicas} numbered replicas cannot be held as {sum(goal)}"

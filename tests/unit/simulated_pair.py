@@ -43,7 +43,7 @@ class PairTarget(Target):
 
     @property
     def mark(self) -> Mark:
-        return Mark(template=self.template, hold=self.token if self.held else "")
+        return Mark(template=self.template, token=self.token if self.engaged else "")
 
     @property
     def mixed(self) -> bool:
@@ -66,7 +66,7 @@ class PairTarget(Target):
                 pod.ready_since, pod.ready_at = None, self._ready_at(replicaset.version)
             else:
                 replicaset.pods.remove(pod)
-        elif luck < 0.13 and self.before_foreign is None and self.held:
+        elif luck < 0.13 and self.before_foreign is None and self.engaged:
             self.before_foreign, self.tampered = tuple(self.counts), True
             side = self.random.choice((self.old, self.new))
             side.replicas = self.random.randint(0, 12)
@@ -94,11 +94,11 @@ class PairTarget(Target):
             replicas=self.replicas,
             old=old,
             new=new if judged else new.model_copy(update={"proven": 0}),
-            asked=self.counts,
+            requested=self.counts,
             home=Counts(self.replicas, 0),
             template=self.template,
             owner=self.owner,
-            held=self.held,
+            engaged=self.engaged,
             foreign=self._foreign(state),
             problem=self._problem(rising.version, rising.pods, restarts) if judged else None,
             progress_at=max((at for at in ready if at <= since), default=0.0),
@@ -124,7 +124,7 @@ class PairTarget(Target):
                 return "the new Deployment still runs another version"
             self.template = self.new.version = state.wanted.template
             self.new.pods = []
-        self.held, self.owner = True, state.owner
+        self.engaged, self.owner = True, state.owner
         self._tell(rules, counts)
         return ""
 
@@ -154,13 +154,13 @@ class PairTarget(Target):
         total = max(min(-(-self.total * replicas // self.replicas), ceiling), replicas)
         self.replicas = replicas
         self.old.replicas, self.new.replicas = old, total - old
-        if not self.held:
+        if not self.engaged:
             self.old.replicas, self.new.replicas = replicas, 0
         return ""
 
     def finish(self, rules: Rules, state: State, decision: Decision) -> str:
         """Give both free."""
-        if not self.held:
+        if not self.engaged:
             return ""
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
@@ -168,7 +168,7 @@ class PairTarget(Target):
         back = state.goal is Goal.BACK
         if self.counts != (seen.home if back else resolve_budget(rules.strategy, self.replicas).end):
             return "the replicas have not reached their final counts yet"
-        self.held, self.owner = False, None
+        self.engaged, self.owner = False, None
         if back:
             self.template = self.new.version = ""
         return ""
@@ -179,5 +179,5 @@ class PairTarget(Target):
         end: Any = resolve_budget(rules.strategy, self.replicas).end if completed else (self.replicas, 0)
         version = state.wanted.template if completed else ""
         another = self.template != version and bool(end[1] or not completed)  # of none there may be any version
-        if self.counts != end or another or self.held or self.owner is not None:
+        if self.counts != end or another or self.engaged or self.owner is not None:
             raise Wrong(f"{outcome} should leave {end} of {version or 'v0'}: {self}")

@@ -44,7 +44,7 @@ FAULTS_END_S = 150.0
 LIMIT_S = 4_000.0
 NEVER = float("inf")
 NO_SIDE = Side()
-NOTHING_SEEN = Observation(replicas=0, old=NO_SIDE, new=NO_SIDE, asked=Counts(0, 0), template="")
+NOTHING_SEEN = Observation(replicas=0, old=NO_SIDE, new=NO_SIDE, requested=Counts(0, 0), template="")
 """A copy of it is made in a fifth of the time of a new observation, and a simulated rollout makes hundreds."""
 MIRRORED = "+mirror"
 
@@ -132,7 +132,7 @@ class Target:
             expected = self.template  # the policy came with the last write: from here its own controller rolls
         elif self.mixed:
             raise Wrong(f"{outcome} should leave one version: {self}")
-        if self.template != expected or self.held or self.owner is not None:
+        if self.template != expected or self.engaged or self.owner is not None:
             raise Wrong(f"{outcome} should leave {expected} alone: {self}")
 
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
@@ -142,7 +142,7 @@ class Target:
         self.template = "v0"
         self.quality: dict[str, str] = {"v0": "good", "v5": "good"}
         self.min_ready_s = seed.choice((0.0, 0.0, 3.0))
-        self.held = self.paused = False
+        self.engaged = self.paused = False
         self.max_surge: int | str = 1
         self.max_unavailable: int | str = 0
         self.owner: str | None = None
@@ -246,7 +246,7 @@ class Target:
         if newest is None:
             newest = self.sets[self.template] = ReplicaSet(self.template, self.births)
             self.births += 1
-        newest.held, newest.let_go = self.held, False
+        newest.held, newest.let_go = self.engaged, False
         total, ready = self.total, self.ready
         done = self._grow(newest) or self._shrink(newest)
         self._check(total, ready)
@@ -256,7 +256,7 @@ class Target:
         """Keep all sizes, as long as they are R + maxSurge together; no set is made for a new template."""
         newest, total, ready = self.sets.get(self.template), self.total, self.ready
         if newest is not None:
-            newest.held, newest.let_go = self.held, False
+            newest.held, newest.let_go = self.engaged, False
             if newest.replicas == newest.desired == self.replicas == self._available(newest):
                 for replicaset in self.sets.values():
                     if replicaset is not newest and replicaset.replicas:
@@ -306,7 +306,7 @@ class Target:
 
     def unpaused(self, *ours: str) -> bool:
         """Whether it should be paused and is not."""
-        return self.held and not self.paused and (self.rests or self.template not in ours)
+        return self.engaged and not self.paused and (self.rests or self.template not in ours)
 
     @property
     def rests(self) -> bool:
@@ -404,7 +404,7 @@ class Target:
     def __str__(self) -> str:
         sets = ", ".join(f"{s.version}: {s.ready}/{s.replicas}{'h' if s.held else ''}" for s in self.sets.values())
         return (
-            f"t={self.now:.0f} R={self.replicas} {self.template} held={self.held} paused={self.paused} "
+            f"t={self.now:.0f} R={self.replicas} {self.template} engaged={self.engaged} paused={self.paused} "
             f"maxSurge={self.surge} maxUnavailable={self.unavailable} lost={self.lost} [{sets}]"
         )
 
@@ -483,18 +483,18 @@ class Target:
         proven = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since <= since]
         soon = [p.ready_since for p in coming if p.ready_since is not None and p.ready_since > since]
         unplaced = [p.born for s in self.sets.values() for p in s.pods if not p.placed]
-        ours = self.held and self.template == state.wanted.template and not back
+        ours = self.engaged and self.template == state.wanted.template and not back
         return observed(
             replicas=self.replicas,
             old=old_side,
             new=new_side,
-            asked=(Counts(old_side.total, new_side.total) if self.paused or self.rests else self.requested)
+            requested=(Counts(old_side.total, new_side.total) if self.paused or self.rests else self.requested)
             if ours
             else Counts(old_side.total, 0),
             unpaused=self.unpaused(state.wanted.template, state.mark.template),
             template=self.template,
             owner=self.owner,
-            held=self.held,
+            engaged=self.engaged,
             foreign=self._foreign(state),
             problem=self._problem(pivot, coming, 1_000_000 if back else restarts),
             progress_at=max(proven, default=0.0),
@@ -522,19 +522,19 @@ class Target:
 
     @property
     def token(self) -> str:
-        return f"{self.held} {self.max_surge} {self.max_unavailable}"
+        return f"{self.engaged} {self.max_surge} {self.max_unavailable}"
 
     @property
     def mark(self) -> Mark:
-        return Mark(template=self.template, hold=self.token)
+        return Mark(template=self.template, token=self.token)
 
     def _foreign(self, state: State) -> Foreign | None:
         # What our latest write left is kept on the target itself: its answer can be lost.
         signed = self.signed or state.mark
         if self.template != signed.template:
             return Foreign(who="somebody", what="the template", template=self.template)
-        if signed.hold and signed.hold != self.token:
-            return Foreign(who="somebody", what=f"{signed.hold} to {self.token}", template=self.template)
+        if signed.token and signed.token != self.token:
+            return Foreign(who="somebody", what=f"{signed.token} to {self.token}", template=self.template)
         return None
 
     # --- the lever: what is written. Each returns why nothing was written; empty when it is done.
@@ -547,7 +547,7 @@ class Target:
         assert counts is not None
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        if seen.template == state.wanted.template and seen.held and seen.asked == counts:
+        if seen.template == state.wanted.template and seen.engaged and seen.requested == counts:
             return ""
         if counts.old > self.replicas or counts.old + counts.new < self.replicas or counts.new == 0:
             return f"cannot be held at {counts}"
@@ -561,7 +561,7 @@ class Target:
             return _REWRITTEN
         surge, unavailable = self._hold(counts, rules)
         missing = counts.old - seen.old.total
-        if seen.held and seen.template == state.wanted.template and missing > 0:
+        if seen.engaged and seen.template == state.wanted.template and missing > 0:
             self.sets[state.baseline.template].replicas += missing  # not by the controller: its annotations stay
         self._write(state.wanted.template, surge, unavailable, engaged=True)
         self.owner = state.owner
@@ -579,7 +579,7 @@ class Target:
         answered = self.admitted(template)
         # A policy that arrives in the middle makes a third version; ready pods of the second are not available.
         altered = answered != template
-        self.template, self.max_surge, self.max_unavailable, self.held = answered, surge, unavailable, engaged
+        self.template, self.max_surge, self.max_unavailable, self.engaged = answered, surge, unavailable, engaged
         self.served = self.ready
         self.lost, self.written_for, self.tampered, self.before_foreign = 0, self.replicas, altered, None
         self.paused, self.spoiled, self.scaled = False, False, False
@@ -614,14 +614,14 @@ class Target:
         assert replicas is not None
         if replicas == self.replicas:
             return ""
-        if seen.held and self.resizing:
+        if seen.engaged and self.resizing:
             return "the controller has not followed the resize yet"  # its sizes are no shares of the present R
-        if seen.held and not self.paused and self.moving:
+        if seen.engaged and not self.paused and self.moving:
             return "the controller has not made the last move yet"
         self.replicas = self.written_for = replicas
         # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.
-        self.scaled = self.scaled or not seen.held
-        if seen.held:
+        self.scaled = self.scaled or not seen.engaged
+        if seen.engaged:
             fields = self._rest if self.paused else self._hold
             self.max_surge, self.max_unavailable = fields(resized(rules.strategy, seen, replicas), rules)
             self.signed = self.mark
@@ -633,7 +633,7 @@ class Target:
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        if not seen.held and seen.template == state.baseline.template:
+        if not seen.engaged and seen.template == state.baseline.template:
             return ""
         spare = {state.baseline.template, self.template}
         superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]
@@ -652,7 +652,7 @@ class Target:
     def finish(self, rules: Rules, state: State, decision: Decision) -> str:
         """Give the target free."""
         seen = self.observe(rules, state)
-        if seen.owner is None and not seen.held:
+        if seen.owner is None and not seen.engaged:
             return ""
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
@@ -822,7 +822,7 @@ class Driver:
             self.target.spare_places = None
         elif state.waypoint is not None and not state.waypoint.approved:
             self._hear(Approve(by="she"))
-        elif state.held is not None or state.paused:
+        elif state.unresolved is not None or state.paused:
             hopeless = self.target.quality[state.wanted.template] != "good" or self.resumes > 3
             self.resumes += 1
             self._hear(Abort(by="she") if hopeless else Resume(by="she"))
@@ -944,12 +944,12 @@ class Driver:
 
     def _check_decision(self, decision: Decision, seen: Observation) -> None:
         state = self.state
-        if decision.act is Act.HOLD and not self.target.tampered:
+        if decision.act is Act.FOREIGN and not self.target.tampered:
             raise Wrong(f"took its own write for another's: {decision.why}; {self.target}")
         if decision.act is Act.SCALE:
             assert decision.counts is not None
             ahead = next_waypoint(self.rules, state, seen.replicas)
-            if ahead is not None and decision.counts.new > max(ahead[1], seen.asked.new, seen.new.total):
+            if ahead is not None and decision.counts.new > max(ahead[1], seen.requested.new, seen.new.total):
                 raise Wrong(f"{decision.counts} passes the waypoint at {ahead[1]} new; {self.target}")
             budget = resolve_budget(as_before(self.rules, state, seen.replicas).strategy, seen.replicas)
             if not seen.autonomous:
@@ -967,7 +967,9 @@ class Driver:
     def _check_safety(self, seen: Observation, rules: Rules) -> None:
         """Nobody waits while old replicas could come back for ready ones that are missing."""
         state = self.state
-        is_held = state.claimed and seen.held and seen.template == state.wanted.template and seen.counts == seen.asked
+        is_held = (
+            state.claimed and seen.engaged and seen.template == state.wanted.template and seen.counts == seen.requested
+        )
         if not is_held or state.goal is Goal.BACK or (state.foreign is not None and not state.overrules):
             return
         old, total = seen.old.total, sum(seen.counts)

@@ -35,8 +35,8 @@ VERIFIED = MOVING.but(verified=True)
 def see(old: tuple[int, int], new: tuple[int, int], **more: object) -> Observation:
     """Each side as (total, ready), held as it is; all ready ones are proven."""
     sides = {name: Side(total=t, ready=r, proven=r) for name, (t, r) in (("old", old), ("new", new))}
-    given = {"replicas": 4, "template": "v1", "held": True, "owner": "us", "progress_at": NOW, **more}
-    return Observation.model_validate({**sides, "asked": Counts(old[0], new[0]), **given})
+    given = {"replicas": 4, "template": "v1", "engaged": True, "owner": "us", "progress_at": NOW, **more}
+    return Observation.model_validate({**sides, "requested": Counts(old[0], new[0]), **given})
 
 
 @pytest.mark.parametrize(
@@ -251,19 +251,19 @@ LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
 @pytest.mark.parametrize(
     ("state", "seen", "now", "act"),
     [
-        pytest.param(BACK, see((4, 3), (0, 0), template="v0", held=False), NOW, Act.FINISH, id="back-as-before"),
-        pytest.param(BACK, see((4, 2), (0, 0), template="v0", held=False), NOW, Act.WAIT, id="back-with-less"),
-        pytest.param(BACK.but(before=None), see((4, 3), (0, 0), template="v0", held=False), LATE, Act.ALARM,
+        pytest.param(BACK, see((4, 3), (0, 0), template="v0", engaged=False), NOW, Act.FINISH, id="back-as-before"),
+        pytest.param(BACK, see((4, 2), (0, 0), template="v0", engaged=False), NOW, Act.WAIT, id="back-with-less"),
+        pytest.param(BACK.but(before=None), see((4, 3), (0, 0), template="v0", engaged=False), LATE, Act.ALARM,
                      id="back-not-known"),
-        pytest.param(BACK, see((3, 2), (0, 0), template="v0", held=False, replicas=3), NOW, Act.WAIT,
+        pytest.param(BACK, see((3, 2), (0, 0), template="v0", engaged=False, replicas=3), NOW, Act.WAIT,
                      id="back-with-less-of-fewer"),
-        pytest.param(BACK, see((3, 2), (0, 0), template="v0", held=False, replicas=3), LATE, Act.FINISH,
+        pytest.param(BACK, see((3, 2), (0, 0), template="v0", engaged=False, replicas=3), LATE, Act.FINISH,
                      id="back-with-no-more-unready-than-before"),
-        pytest.param(BACK, see((3, 1), (0, 0), template="v0", held=False, replicas=3), LATE, Act.ALARM,
+        pytest.param(BACK, see((3, 1), (0, 0), template="v0", engaged=False, replicas=3), LATE, Act.ALARM,
                      id="back-with-more-unready-than-before"),
-        pytest.param(BACK, see((3, 2), (1, 1), template="v0", held=False, replicas=3), LATE, Act.ALARM,
+        pytest.param(BACK, see((3, 2), (1, 1), template="v0", engaged=False, replicas=3), LATE, Act.ALARM,
                      id="back-with-a-new-one-left"),
-        pytest.param(BACK, see((1, 0), (0, 0), template="v0", held=False, replicas=1), LATE, Act.ALARM,
+        pytest.param(BACK, see((1, 0), (0, 0), template="v0", engaged=False, replicas=1), LATE, Act.ALARM,
                      id="back-with-none"),
         pytest.param(BACK, see((3, 2), (0, 0), home=Counts(3, 0), template="", replicas=3), LATE, Act.FINISH,
                      id="a-pair-back-with-no-more-unready"),
@@ -286,7 +286,7 @@ def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float
 
 @pytest.mark.parametrize(("ready", "added"), [(4, ""), (3, " and 3 of 4 are ready, as before the rollout")])
 def test_the_end_of_a_rollback_says_what_is_not_ready(ready: int, added: str) -> None:
-    decision = decide(RULES, BACK, see((4, ready), (0, 0), template="v0", held=False), NOW)
+    decision = decide(RULES, BACK, see((4, ready), (0, 0), template="v0", engaged=False), NOW)
     assert decision.why == f"every replica runs the baseline again{added}"
 
 

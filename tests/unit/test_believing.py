@@ -83,7 +83,7 @@ async def believer() -> AsyncIterator[Believer]:
 def seen(*new: Replica) -> Observation:
     side = Side(total=len(new), ready=len(new), proven=len(new))
     return Observation(
-        replicas=2, old=Side(total=2, ready=2), new=side, asked=Counts(2, len(new)), template="new", held=True,
+        replicas=2, old=Side(total=2, ready=2), new=side, requested=Counts(2, len(new)), template="new", engaged=True,
         pods=Pods(new=new),
     )  # fmt: skip
 
@@ -148,7 +148,7 @@ async def test_a_wrong_answer_fails_after_its_tries(believer: Believer, pod: Pod
     )
     assert str(problem) == 'Serving: chat-0: GET / answered $.version = "v1", not "v2" (3 tries)'
     assert pod.requests == 3
-    failed = FORWARD.but(held=problem)
+    failed = FORWARD.but(unresolved=problem)
     assert proven(look(believer, rules, pod.replica(), state=failed)) == 0
     pod.says = lambda _: web.json_response({"version": "v2"})
     await until(lambda: proven(look(believer, rules, pod.replica())) == 1)

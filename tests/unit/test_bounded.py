@@ -13,7 +13,7 @@ from segue.status import Status
 from segue.transition import applied
 
 RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
-SEEN = Observation(replicas=4, old=Side(total=4), new=Side(total=1), asked=Counts(4, 1), template="v2")
+SEEN = Observation(replicas=4, old=Side(total=4), new=Side(total=1), requested=Counts(4, 1), template="v2")
 SIZE_LIMIT_BYTES = 1_000_000
 """Half of Temporal's limit of a payload: continue-as-new also carries the spec and the plans."""
 

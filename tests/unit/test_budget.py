@@ -61,13 +61,13 @@ def test_a_budget_is_always_movable(replicas: int, surge: int, unavailable: int)
     assert budget.step >= 1
 
 
-def seen(old: tuple[int, int, int], new: tuple[int, int], asked: tuple[int, int]) -> Observation:
+def seen(old: tuple[int, int, int], new: tuple[int, int], requested: tuple[int, int]) -> Observation:
     """Return an observation; old is (total, ready, spare), new is (total, proven)."""
     return Observation(
         replicas=4,
         old=Side(total=old[0], ready=old[1], proven=old[1], spare=old[2]),
         new=Side(total=new[0], ready=new[1], proven=new[1]),
-        asked=Counts(*asked),
+        requested=Counts(*requested),
         template="v1",
     )
 

@@ -22,8 +22,8 @@ NOW = 1_000.0
 
 
 def see(
-    old: int, new: int, *, ready: int | None = None, proven: int | None = None, asked: tuple[int, int] | None = None,
-    spare: int = 0, replicas: int = 4, template: str = "v1", **more: Any,
+    old: int, new: int, *, ready: int | None = None, proven: int | None = None,
+    requested: tuple[int, int] | None = None, spare: int = 0, replicas: int = 4, template: str = "v1", **more: Any,
 ) -> Observation:  # fmt: skip
     """Return an observation of (old, new) replicas, held as they are and all ready unless given otherwise."""
     ready = old if ready is None else ready
@@ -32,9 +32,9 @@ def see(
         replicas=replicas,
         old=Side(total=old, ready=ready, proven=ready, spare=spare),
         new=Side(total=new, ready=proven, proven=proven),
-        asked=Counts(*(asked or (old, new))),
+        requested=Counts(*(requested or (old, new))),
         template=template,
-        **{"held": True, "owner": "us", "progress_at": NOW, **more},
+        **{"engaged": True, "owner": "us", "progress_at": NOW, **more},
     )
 
 
@@ -82,18 +82,18 @@ MIXED = Budget(replicas=4, surge=1, unavailable=1, step=2)
         pytest.param(TAKE, IN, see(2, 2, proven=1), (1, 3), id="one-proven-lets-one-go"),
         pytest.param(ONE, OUT, see(4, 1, ready=3, proven=1), (4, 1), id="lost-readiness-of-old-holds"),
         pytest.param(ONE, OUT, see(4, 1, ready=3, proven=1, spare=1), (3, 2), id="an-unready-old-one-is-spared-first"),
-        pytest.param(TWO, OUT, see(4, 2, ready=4, proven=0, asked=(2, 4)), (4, 2), id="lost-proof-takes-back"),
-        pytest.param(TWO, OUT, see(4, 2, proven=2, asked=(2, 4)), (2, 4), id="asked-is-asked-again"),
-        pytest.param(ONE, OUT, see(5, 0, ready=5, asked=(5, 0)), (4, 1), id="retarget-takes-the-surplus"),
-        pytest.param(ONE, OUT, see(5, 0, ready=4, asked=(5, 0)), (5, 0), id="retarget-waits-while-the-floor-is-tight"),
-        pytest.param(ONE, OUT, see(5, 0, ready=4, spare=1, asked=(5, 0)), (4, 1), id="retarget-takes-unready-surplus"),
-        pytest.param(TWO, OUT, see(3, 1, asked=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
+        pytest.param(TWO, OUT, see(4, 2, ready=4, proven=0, requested=(2, 4)), (4, 2), id="lost-proof-takes-back"),
+        pytest.param(TWO, OUT, see(4, 2, proven=2, requested=(2, 4)), (2, 4), id="requested-is-requested-again"),
+        pytest.param(ONE, OUT, see(5, 0, ready=5, requested=(5, 0)), (4, 1), id="retarget-takes-the-surplus"),
+        pytest.param(ONE, OUT, see(5, 0, ready=4, requested=(5, 0)), (5, 0), id="retarget-waits-at-the-floor"),
+        pytest.param(ONE, OUT, see(5, 0, ready=4, spare=1, requested=(5, 0)), (4, 1), id="retarget-takes-unready-ones"),
+        pytest.param(TWO, OUT, see(3, 1, requested=(-2, 9)), (3, 3), id="fields-out-of-range-after-a-drop"),
         pytest.param(ONE, OUT, see(0, 4, proven=2), (0, 4), id="nothing-left-to-ask"),
         pytest.param(TAKE, IN, see(6, 2, proven=2, replicas=4), (4, 2), id="paused-with-more-than-r-old-after-a-drop"),
         pytest.param(ONE, OUT, see(6, 0, home=Counts(4, 0)), (5, 0), id="a-pair-with-more-than-r-old"),
-        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2)), (2, 2), id="what-has-not-stopped-uses-the-ceiling"),
-        pytest.param(ONE, OUT, see(3, 2, asked=(2, 2), home=Counts(4, 0)), (2, 2), id="a-pairs-too"),
-        pytest.param(ONE, OUT, see(2, 2, asked=(2, 2), home=Counts(4, 0)), (2, 3), id="when-it-has-the-next-one-comes"),
+        pytest.param(ONE, OUT, see(3, 2, requested=(2, 2)), (2, 2), id="what-has-not-stopped-uses-the-ceiling"),
+        pytest.param(ONE, OUT, see(3, 2, requested=(2, 2), home=Counts(4, 0)), (2, 2), id="a-pairs-too"),
+        pytest.param(ONE, OUT, see(2, 2, requested=(2, 2), home=Counts(4, 0)), (2, 3), id="then-the-next-one-comes"),
     ],
 )
 def test_what_is_asked_next(budget: Budget, order: Order, seen: Observation, counts: tuple[int, int]) -> None:
@@ -118,8 +118,8 @@ def test_a_barrier_is_reached_and_not_passed(seen: Observation, barrier: int, co
 
 def test_nothing_moves_while_more_must_stay_than_are_requested() -> None:
     """Two old ones are requested, and traffic keeps three."""
-    assert next_counts(TAKE, IN, see(4, 0, asked=(2, 2)), keep=3) == (2, 2)
-    assert next_counts(TAKE, IN, see(4, 0, asked=(4, 0)), keep=3) == (3, 1)
+    assert next_counts(TAKE, IN, see(4, 0, requested=(2, 2)), keep=3) == (2, 2)
+    assert next_counts(TAKE, IN, see(4, 0, requested=(4, 0)), keep=3) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def observations(draw: st.DrawFn) -> tuple[Strategy, Observation]:
     )
     return strategy, see(
         old, new, replicas=replicas, ready=ready, proven=draw(st.integers(0, new)),
-        spare=draw(st.integers(0, old - ready)), asked=(draw(st.integers(-3, 12)), draw(st.integers(0, 15))),
+        spare=draw(st.integers(0, old - ready)), requested=(draw(st.integers(-3, 12)), draw(st.integers(0, 15))),
     )  # fmt: skip
 
 
@@ -161,7 +161,8 @@ def test_whatever_is_seen_what_is_asked_is_in_the_budget(
     assert max(counts) <= seen.replicas
     again = counts
     for _ in range(2):  # counts beyond the budget are taken back first, then it goes on
-        counts, again = again, next_counts(budget, strategy.order, seen.model_copy(update={"asked": again}), barrier)
+        so_far = seen.model_copy(update={"requested": again})
+        counts, again = again, next_counts(budget, strategy.order, so_far, barrier)
     assert again == counts
 
 
@@ -186,23 +187,23 @@ LATE = NOW + 600
 @pytest.mark.parametrize(
     ("rules", "state", "seen", "now", "act"),
     [
-        pytest.param(RULES, START, see(4, 0, template="v0", held=False, owner=None), NOW, Act.SCALE, id="begins"),
+        pytest.param(RULES, START, see(4, 0, template="v0", engaged=False, owner=None), NOW, Act.SCALE, id="begins"),
         pytest.param(RULES, MOVING, see(4, 1, proven=0), NOW, Act.WAIT, id="waits-for-proof"),
         pytest.param(RULES, MOVING, see(4, 1), NOW, Act.SCALE, id="moves"),
         pytest.param(RULES, MOVING, see(4, 1, owner="them"), NOW, Act.FENCED, id="another-owns-it"),
-        pytest.param(RULES, BACK.but(finishing=True), see(4, 0, owner=None, held=False), NOW, Act.FINISH,
+        pytest.param(RULES, BACK.but(finishing=True), see(4, 0, owner=None, engaged=False), NOW, Act.FINISH,
                      id="released-by-an-earlier-attempt"),
-        pytest.param(RULES, ENDING, see(0, 4, owner=None, held=False), NOW, Act.FINISH, id="completed-by-one"),
+        pytest.param(RULES, ENDING, see(0, 4, owner=None, engaged=False), NOW, Act.FINISH, id="completed-by-one"),
         pytest.param(RULES, ENDING, see(0, 4, owner="them"), NOW, Act.FENCED, id="another-came-at-the-end"),
         pytest.param(RULES, ENDING, see(0, 4, owner=None), NOW, Act.FENCED, id="owner-removed-at-the-end"),
-        pytest.param(RULES, TURNED_AT_END, see(0, 4, owner=None, held=False), NOW, Act.FENCED, id="released-elsewhere"),
-        pytest.param(RULES, START, see(4, 0, template="v0", owner="x", held=False), NOW, Act.SCALE, id="not-ours-yet"),
-        pytest.param(RULES, MOVING, see(4, 1, foreign=ATE), NOW, Act.HOLD, id="foreign-appears"),
+        pytest.param(RULES, TURNED_AT_END, see(0, 4, owner=None, engaged=False), NOW, Act.FENCED, id="released"),
+        pytest.param(RULES, START, see(4, 0, template="v0", owner="x", engaged=False), NOW, Act.SCALE, id="not-ours"),
+        pytest.param(RULES, MOVING, see(4, 1, foreign=ATE), NOW, Act.FOREIGN, id="foreign-appears"),
         pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1, foreign=ATE), NOW, Act.WAIT, id="foreign-stays"),
-        pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1), NOW, Act.CONTINUE, id="foreign-goes"),
+        pytest.param(RULES, MOVING.but(foreign=ATE), see(4, 1), NOW, Act.FOREIGN_GONE, id="foreign-goes"),
         pytest.param(RULES, MOVING, see(4, 1, proven=0, problem=GONE), NOW, Act.FAIL, id="hopeless"),
         pytest.param(RULES, MOVING.but(paused="x"), see(4, 1, problem=GONE), NOW, Act.FAIL, id="hopeless-while-paused"),
-        pytest.param(RULES, MOVING.but(held=GONE), see(4, 1, problem=GONE), NOW, Act.WAIT, id="held-waits"),
+        pytest.param(RULES, MOVING.but(unresolved=GONE), see(4, 1, problem=GONE), NOW, Act.WAIT, id="held-waits"),
         pytest.param(RULES, MOVING, see(4, 1, proven=0), LATE, Act.FAIL, id="too-late"),
         pytest.param(RULES, MOVING, see(4, 1, proven=0, seen_since=LATE), LATE, Act.WAIT, id="outage"),
         pytest.param(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), LATE, Act.WAIT, id="a-pause-has-no-deadline"),
@@ -222,25 +223,25 @@ LATE = NOW + 600
         pytest.param(RULES, MOVING, see(0, 4), NOW, Act.VERIFY, id="all-new"),
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4), NOW, Act.FINISH, id="all-verified"),
         pytest.param(
-            RULES, MOVING.but(verified=True), see(0, 4, template="v2", asked=(0, 0)), NOW, Act.SCALE,
+            RULES, MOVING.but(verified=True), see(0, 4, template="v2", requested=(0, 0)), NOW, Act.SCALE,
             id="all-are-there-and-the-template-is-not",
         ),
         pytest.param(RULES, MOVING.but(verified=True), see(0, 4, proven=3), NOW, Act.SCALE, id="verified-but-lost-one"),
         pytest.param(RULES, TURNED, see(4, 0), NOW, Act.FINISH, id="abort-at-once"),
         pytest.param(RULES, BACK, see(1, 3), NOW, Act.UNDO, id="undo"),
         pytest.param(RULES, BACK.but(resize=7), see(1, 3), NOW, Act.UNDO, id="undo-before-a-resize"),
-        pytest.param(RULES, BACK.but(resize=7), see(2, 3, held=False, template="v0"), NOW, Act.RESIZE,
+        pytest.param(RULES, BACK.but(resize=7), see(2, 3, engaged=False, template="v0"), NOW, Act.RESIZE,
                      id="resize-after-undo"),
         pytest.param(RULES, BACK, see(1, 3, pinned=True), NOW, Act.WAIT, id="undo-waits-above-the-floor"),
         pytest.param(RULES, BACK, see(4, 0, pinned=True), NOW, Act.WAIT, id="pinned-is-not-back"),
-        pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), NOW, Act.WAIT, id="undo-under-way"),
-        pytest.param(RULES, BACK, see(4, 0, held=False, template="v0"), NOW, Act.FINISH, id="all-old-again"),
-        pytest.param(RULES, BACK, see(2, 3, held=False, template="v0"), LATE, Act.ALARM, id="undo-is-late"),
-        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE, Act.WAIT,
+        pytest.param(RULES, BACK, see(2, 3, engaged=False, template="v0"), NOW, Act.WAIT, id="undo-under-way"),
+        pytest.param(RULES, BACK, see(4, 0, engaged=False, template="v0"), NOW, Act.FINISH, id="all-old-again"),
+        pytest.param(RULES, BACK, see(2, 3, engaged=False, template="v0"), LATE, Act.ALARM, id="undo-is-late"),
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, engaged=False, template="v0"), LATE, Act.WAIT,
                      id="alarm-once"),
-        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0", seen_since=LATE), LATE,
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, engaged=False, template="v0", seen_since=LATE), LATE,
                      Act.WAIT, id="a-gap-is-no-progress"),
-        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0", progress_at=LATE), LATE,
+        pytest.param(RULES, BACK.but(needs_human=True), see(2, 3, engaged=False, template="v0", progress_at=LATE), LATE,
                      Act.CALM, id="goes-on-by-itself"),
         pytest.param(RULES, BACK.but(foreign=ATE), see(1, 3, foreign=ATE), NOW, Act.WAIT, id="undo-asks-first"),
         pytest.param(RULES, OVERRULED, see(1, 3, foreign=ATE), NOW, Act.UNDO, id="overruled"),
@@ -312,7 +313,7 @@ ASKED = MOVING.but(waypoint=Reached(index=0, at="50%", hold_until=NOW, approved=
     [
         pytest.param(ASKED, id="approval"),
         pytest.param(ASKED.but(paused="x"), id="pause"),
-        pytest.param(MOVING.but(held=Problem(cause=Cause.GATE, message="no")), id="held"),
+        pytest.param(MOVING.but(unresolved=Problem(cause=Cause.GATE, message="no")), id="held"),
         pytest.param(MOVING.but(crowded="full"), id="no-room"),
         pytest.param(MOVING, id="under-way"),
     ],
@@ -330,7 +331,7 @@ def test_old_replicas_come_back_whatever_is_waited_for(state: State) -> None:
 
 def test_readiness_that_stays_lost_at_a_stop_is_a_failure() -> None:
     """The deadline counts from the loss, and not from a stop that began long ago."""
-    lost = see(5, 5, proven=1, replicas=10, asked=(8, 5), lost_since=LATE)
+    lost = see(5, 5, proven=1, replicas=10, requested=(8, 5), lost_since=LATE)
     assert decide(HALF, ASKED, lost, LATE + 599).act is Act.WAIT
     assert decide(HALF, ASKED, lost, LATE + 600).act is Act.FAIL
     unseen = lost.model_copy(update={"seen_since": LATE + 300})
@@ -339,11 +340,11 @@ def test_readiness_that_stays_lost_at_a_stop_is_a_failure() -> None:
 
 def test_where_no_old_replica_can_be_added_lost_readiness_is_a_failure() -> None:
     """The controller deleted the old ReplicaSet (revisionHistoryLimit: 0): a rollback makes it create another."""
-    lost = see(0, 10, proven=4, replicas=10, asked=(0, 10), lost_since=LATE, unreturnable=True)
+    lost = see(0, 10, proven=4, replicas=10, requested=(0, 10), lost_since=LATE, unreturnable=True)
     found = decide(HALF, ASKED, lost, LATE)
     assert (found.act, found.rolls_back) == (Act.FAIL, None)
     assert "only 4 of 10 required replicas are ready, and no old one can be added" in found.why, found.why
-    starting = see(0, 10, proven=5, replicas=10, asked=(0, 10), lost_since=LATE, unreturnable=True)
+    starting = see(0, 10, proven=5, replicas=10, requested=(0, 10), lost_since=LATE, unreturnable=True)
     for state, seen in ((ASKED, starting), (MOVING.but(paused="x"), lost)):
         assert decide(HALF, state, seen, LATE + 599).act is Act.WAIT
         failed = decide(HALF, state, seen, LATE + 600)
@@ -360,7 +361,7 @@ def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     """A new replica is given up for an old one only after the failure: before, it may become ready again."""
     rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
     lost = see(2, 2, proven=0, numbered=True)
-    state = ASKED.but(held=Problem(cause=Cause.UNREADY, message="no"))
+    state = ASKED.but(unresolved=Problem(cause=Cause.UNREADY, message="no"))
     assert decide(rules, ASKED, lost, NOW).act is Act.WAIT
     assert decide(rules, state, lost, NOW).counts == (4, 0)
     assert decide(rules, state, see(2, 2, ready=1, proven=1, numbered=True), NOW).counts == (3, 1)
@@ -384,7 +385,7 @@ def test_what_came_back_goes_again_once_the_floor_holds() -> None:
 
 
 def test_an_alarm_names_the_problem_that_is_seen() -> None:
-    late = see(2, 3, held=False, template="v0")
+    late = see(2, 3, engaged=False, template="v0")
     assert decide(RULES, BACK, late.model_copy(update={"problem": GONE}), LATE).problem == GONE
     found = decide(RULES, BACK, late, LATE).problem
     assert found is not None and found.cause is Cause.DEADLINE
@@ -402,7 +403,7 @@ def test_a_wait_says_until_when() -> None:
     assert decide(RULES, MOVING, seen, NOW).wake_at == NOW + 5
     assert decide(RULES, MOVING, see(4, 1, proven=0), NOW).wake_at == LATE
     assert decide(RULES, MOVING.but(paused="x"), see(4, 1, proven=0), NOW).wake_at is None, "a pause has no deadline"
-    assert decide(RULES, BACK.but(needs_human=True), see(2, 3, held=False, template="v0"), LATE).wake_at is None
+    assert decide(RULES, BACK.but(needs_human=True), see(2, 3, engaged=False, template="v0"), LATE).wake_at is None
 
 
 def test_what_an_action_waits_for_reads_well_after_these_words() -> None:
@@ -430,9 +431,9 @@ def test_a_wait_names_the_replicas_that_it_waits_for() -> None:
     """In words that a person needs no glossary for: how many, on which side, and how far they are."""
     on = decide(RULES, MOVING, see(4, 1, proven=0), NOW)
     assert on.why == "1 new replica to be proven (0 of 1 ready, 0 proven)"
-    back = decide(RULES, BACK, see(3, 2, held=False, template="v0"), NOW)
+    back = decide(RULES, BACK, see(3, 2, engaged=False, template="v0"), NOW)
     assert back.why == "1 old replica to be proven (3 of 4 ready, 3 proven) and 2 new replicas to stop"
-    assert decide(RULES, BACK, see(4, 1, held=False, template="v0"), NOW).why == "1 new replica to stop"
+    assert decide(RULES, BACK, see(4, 1, engaged=False, template="v0"), NOW).why == "1 new replica to stop"
 
 
 def test_a_clock_that_is_ahead_is_named() -> None:
@@ -442,7 +443,7 @@ def test_a_clock_that_is_ahead_is_named() -> None:
     assert told in decide(RULES, MOVING, ahead, NOW).why
     late = decide(RULES, MOVING, ahead.model_copy(update={"next_proven_at": LATE + 3600}), LATE)
     assert late.act is Act.FAIL and "from now: synchronize both clocks" in late.why, late
-    back = see(3, 0, held=False, template="v0").model_copy(update={"next_proven_at": NOW + 3600 + 5})
+    back = see(3, 0, engaged=False, template="v0").model_copy(update={"next_proven_at": NOW + 3600 + 5})
     assert "from now: synchronize both clocks" in decide(RULES, BACK, back, NOW).why
     soon = seen.model_copy(update={"next_proven_at": NOW + RULES.readiness.min_ready.total_seconds()})
     assert "from now" not in decide(RULES, MOVING, soon, NOW).why
@@ -450,7 +451,7 @@ def test_a_clock_that_is_ahead_is_named() -> None:
 
 def test_what_keeps_old_replicas_from_coming_back_is_named_at_once() -> None:
     """On the way back the status has the failure as its reason, and the alarm has the rest."""
-    seen = see(3, 2, held=False, template="v0")
+    seen = see(3, 2, engaged=False, template="v0")
     refused = Problem(cause=Cause.CONFIGURATION, message="no pod can be created: a quota")
     expected = "1 old replica to be proven (3 of 4 ready, 3 proven) and 2 new replicas to stop"
     told = decide(RULES, BACK, seen.model_copy(update={"problem": refused}), NOW).why
@@ -467,7 +468,7 @@ def test_what_keeps_old_replicas_from_coming_back_is_named_at_once() -> None:
         pytest.param(see(4, 2, proven=1), (4, 1), id="what-is-ready-stays"),
         pytest.param(see(4, 2, proven=0), (4, 1), id="one-new-must-stay"),
         pytest.param(see(2, 2, proven=0), (2, 2), id="the-replicas-must-stay"),
-        pytest.param(see(3, 2, proven=2, asked=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
+        pytest.param(see(3, 2, proven=2, requested=(-1, 5)), (0, 4), id="fields-out-of-range-after-a-drop"),
         pytest.param(see(4, 3), (4, 1), id="no-more-than-the-ceiling-after-a-drop"),
         pytest.param(see(4, 3, ready=2), (2, 3), id="of-what-is-over-it-the-unready-goes-first"),
         pytest.param(see(4, 0), (4, 0), id="paused-with-none-new-after-a-drop"),
@@ -483,8 +484,8 @@ def test_a_settle_can_be_held(seen: Observation, counts: tuple[int, int]) -> Non
 @pytest.mark.parametrize(("claimed", "token"), [(False, ""), (True, "False 2 0")])
 def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, token: str) -> None:
     """Before the claim the owner of the target may change how its own controller rolls it."""
-    state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", hold="False 2 0"))
-    assert state.mark == Mark(template="v0", hold=token)
+    state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", token="False 2 0"))
+    assert state.mark == Mark(template="v0", token=token)
 
 
 def test_a_settled_rollout_goes_on_after_a_resume() -> None:
@@ -497,7 +498,7 @@ def test_the_goal_back_never_moves_forward() -> None:
     """On the way back nothing is scaled by counts: the controller goes back by itself."""
     for old in range(5):
         for engaged in (True, False):
-            seen = see(old, 4 - old, held=engaged, template="v1" if engaged else "v0")
+            seen = see(old, 4 - old, engaged=engaged, template="v1" if engaged else "v0")
             assert decide(RULES, BACK, seen, NOW).act in {Act.UNDO, Act.WAIT, Act.FINISH}
     assert BACK.goal is Goal.BACK
 
@@ -682,7 +683,7 @@ LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not
         pytest.param(see(4, 1, proven=0, **GATED), True, id="the-only-one-is-gated"),
         pytest.param(see(3, 2, proven=0, **GATED), False, id="another-has-to-show-itself"),
         pytest.param(see(4, 1, proven=0, autonomous=True, **GATED), True, id="moved-by-its-own-operator"),
-        pytest.param(see(4, 0, asked=(0, 4), autonomous=True, **LOST), False, id="its-operator-replaces-an-old-one"),
+        pytest.param(see(4, 0, requested=(0, 4), autonomous=True, **LOST), False, id="its-operator-replaces-one"),
         pytest.param(see(3, 2, ready=2, proven=1, **GATED), True, id="on-a-lost-node"),
         pytest.param(see(4, 1, ready=3, **LOST), True, id="the-floor-allows-no-move"),
         pytest.param(see(1, 4, ready=1, proven=3, **GATED), True, id="the-last-one-is-gated"),
@@ -711,7 +712,7 @@ EXACT = Rules(strategy=Strategy(max_surge=2, max_unavailable=0, step=2, pace="ex
     [
         pytest.param(see(4, 2, proven=1), False, id="one-of-two-is-proven"),
         pytest.param(see(4, 2), True, id="both-are"),
-        pytest.param(see(3, 4, asked=(2, 4)), False, id="an-old-one-has-not-gone"),
+        pytest.param(see(3, 4, requested=(2, 4)), False, id="an-old-one-has-not-gone"),
         pytest.param(see(4, 2, proven=1, unplaced=1, unplaced_since=NOW - 60), True, id="the-other-has-no-place"),
         pytest.param(see(2, 4, proven=3, ready=1), False, id="waits-for-readiness"),
     ],
@@ -731,7 +732,7 @@ def test_a_rollback_ends_only_when_all_replicas_are_requested() -> None:
     """Where nothing was ready before, the controller may still have to scale the baseline up."""
     state = BACK.but(before=Before(replicas=4, ready=0))
     for old, ends in ((0, False), (3, False), (4, True)):
-        seen = see(old, 0, ready=0, template="v0", held=False, asked=(old, 0))
+        seen = see(old, 0, ready=0, template="v0", engaged=False, requested=(old, 0))
         assert (decide(RULES, state, seen, NOW + 1).act is Act.FINISH) is ends, old
 
 
@@ -751,8 +752,8 @@ def test_no_deadline_runs_while_what_stops_holds_what_is_waited_for() -> None:
 def test_no_deadline_runs_while_the_controller_waits_for_its_own_min_ready_seconds() -> None:
     """A StatefulSet's controller takes the next replica only then, and a Deployment's does so on its way back."""
     rules, deadline_s, later = Rules(strategy=Strategy(max_surge=0, max_unavailable=1)), 600.0, LATE + 9
-    forward = see(2, 2, asked=(1, 3), numbered=True, available_by=later)
-    back = see(2, 2, asked=(2, 0), template="v0", held=False, available_by=later)
+    forward = see(2, 2, requested=(1, 3), numbered=True, available_by=later)
+    back = see(2, 2, requested=(2, 0), template="v0", engaged=False, available_by=later)
     for state, seen, acts in ((MOVING, forward, Act.FAIL), (BACK, back, Act.ALARM)):
         found = decide(rules, state, seen, LATE)
         assert (found.act, found.wake_at) == (Act.WAIT, later + deadline_s), state.goal
@@ -768,7 +769,7 @@ def test_old_replicas_come_back_at_once_where_the_new_deployment_is_deleted() ->
     found = decide(RULES, MOVING, deleted, NOW)
     assert (found.act, found.counts) == (Act.SCALE, (4, 0)), found
     assert "only 1 of 4 required replicas are ready" in found.why
-    assert decide(RULES, START, see(4, 0, home=Counts(4, 0), template="", held=False), NOW).counts == (4, 1)
+    assert decide(RULES, START, see(4, 0, home=Counts(4, 0), template="", engaged=False), NOW).counts == (4, 1)
 
 
 def test_old_replicas_that_are_not_ready_either_are_told() -> None:
@@ -835,14 +836,14 @@ def test_a_refused_request_ends_at_a_person_and_holds_no_way_back() -> None:
     """The API server refuses `segue scale`: it is not tried again, and the reason says what to do."""
     for begun in (MOVING, BACK):
         state = begun.but(resize=9)
-        seen = see(2, 3, held=False, template="v0") if begun is BACK else see(3, 1, ready=3)
+        seen = see(2, 3, engaged=False, template="v0") if begun is BACK else see(3, 1, ready=3)
         asks = decide(RULES, state, seen, NOW)
         assert asks.act is Act.RESIZE
         state = denied(state, seen, asks, "Refused: at most 6", NOW)
         assert state.resize is None and state.log[-1].what in {"scale refused", "failed"}
         assert decide(RULES, state, seen, NOW).act is Act.WAIT
-        assert (state.held is None) is (begun is BACK) and not state.needs_human
-    held = denied(MOVING.but(resize=9), see(3, 1), asks, "Refused: at most 6", NOW).held
+        assert (state.unresolved is None) is (begun is BACK) and not state.needs_human
+    held = denied(MOVING.but(resize=9), see(3, 1), asks, "Refused: at most 6", NOW).unresolved
     assert held is not None and "at most 6; run `segue scale` with a number that is allowed" in held.message
 
 
@@ -864,24 +865,24 @@ def test_a_refused_write_is_tried_ever_less_often() -> None:
 def test_a_controller_that_somebody_resumes_again_and_again_ends_at_a_person() -> None:
     """Pausing it has no effect: the rollout says so and holds, and pauses it ever less often."""
     state, now, acts = MOVING, NOW, list[Act]()
-    seen = see(3, 2, ready=3, asked=(3, 2), unpaused=True)
+    seen = see(3, 2, ready=3, requested=(3, 2), unpaused=True)
     while now < NOW + 500:
         decision = decide(RULES, state, seen, now)
         acts.append(decision.act)
         if decision.act is not Act.WAIT:
             state = applied(RULES, state, seen, decision, now, Written(done=True, writes=1, mark=Mark(template="v1")))
         now = max(now + 1, decision.wake_at or 0) if decision.act is Act.WAIT else now
-    assert acts.count(Act.FAIL) == 1 and state.held is not None and "have no effect" in state.held.message
+    assert acts.count(Act.FAIL) == 1 and state.unresolved is not None and "have no effect" in state.unresolved.message
     assert acts.count(Act.PAUSE_CONTROLLER) <= 14
 
 
 def test_a_deployment_whose_replicasets_were_deleted_goes_back() -> None:
     """Its paused controller creates none; the way back makes it create the old ones, also while the rollout waits."""
     for state in (MOVING, ASKED, MOVING.but(paused="x")):
-        decision = decide(RULES, state, see(0, 0, asked=(0, 0), emptied=True), NOW)
+        decision = decide(RULES, state, see(0, 0, requested=(0, 0), emptied=True), NOW)
         assert decision.act is Act.FAIL and decision.rolls_back is None
         assert "deleted its ReplicaSets" in decision.why
-    scaled_up_again = see(0, 0, asked=(0, 0))
+    scaled_up_again = see(0, 0, requested=(0, 0))
     assert decide(RULES, MOVING, scaled_up_again, NOW).act is not Act.FAIL
 
 

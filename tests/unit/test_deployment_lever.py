@@ -23,8 +23,8 @@ from activities.levers.deployment.reading import (
     REVISION,
     Objects,
     can_be_paused,
-    hold_token,
     is_moving,
+    lever_token,
     mark_after_pause,
     mark_of,
     read,
@@ -147,8 +147,8 @@ def test_a_taken_replica_starts_the_deadline_again() -> None:
 
 def test_paused_it_is_held_at_the_sizes_that_are_there() -> None:
     """The fields move nothing then: what they request is not what it is held at."""
-    assert see(deployment(2, 6, 4), v1=7, v2=3).asked == Counts(6, 4)
-    assert see(deployment(2, 6, 4, paused=True), v1=7, v2=3).asked == Counts(7, 3)
+    assert see(deployment(2, 6, 4), v1=7, v2=3).requested == Counts(6, 4)
+    assert see(deployment(2, 6, 4, paused=True), v1=7, v2=3).requested == Counts(7, 3)
 
 
 def scaled_for(replicas: int, **sizes: int) -> list[dict[str, Any]]:
@@ -192,7 +192,7 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
     assert resize_patch(followed, seen, request, 4)["spec"] == {
         "replicas": 4, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
     }  # fmt: skip
-    free = seen.model_copy(update={"held": False})
+    free = seen.model_copy(update={"engaged": False})
     assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, request, 4) == {
         "spec": {"replicas": 4}
     }
@@ -267,7 +267,7 @@ def test_paused_is_part_of_the_baseline() -> None:
         assert finish_patch(found)["spec"]["paused"] is after
         assert unhold_patch(found, to_baseline=True)["spec"]["paused"] is None
         patch = hold_patch(found, RULES, 2, 2)
-        assert patch["spec"]["paused"] is None and hold_token(patch).endswith("paused=False")
+        assert patch["spec"]["paused"] is None and lever_token(patch).endswith("paused=False")
 
 
 def test_annotations_of_an_earlier_rollout_hold_nothing() -> None:
@@ -319,7 +319,7 @@ def test_a_whole_manifest_on_a_paused_target_is_taken_back_by_an_abort() -> None
     """Only the field that no manifest has still holds it: its controller removes no new replica before the undo."""
     forward = state(mark=mark_of(deployment(2, 6, 4, paused=True)))
     seen = see(restored(paused=True), forward, v1=6, v2=4)
-    assert decide(RULES, forward, seen, NOW).act is Act.HOLD and seen.foreign and seen.foreign.who.startswith("helm")
+    assert decide(RULES, forward, seen, NOW).act is Act.FOREIGN and seen.foreign and seen.foreign.who.startswith("helm")
     back = forward.going_back(Outcome.ABORTED, Problem(cause=Cause.REQUESTED, message="why"), NOW)
     assert decide(RULES, back, see(restored(paused=True), back, v1=6, v2=4), NOW).act is Act.UNDO
 
@@ -368,7 +368,7 @@ def test_resumed_it_stays_where_it_is_and_keeps_the_floor(percent: bool) -> None
         budget, found = resolve_budget(rules.strategy, replicas), at_rest(replicas, rules, counts)
         sizes, rolling = sets(v1=counts.old, v2=counts.new), found["spec"]["strategy"]["rollingUpdate"]
         assert can_be_paused(found, sizes, {V2.template}) and not is_moving(found, sizes), (replicas, counts, rolling)
-        assert see(found, v1=counts.old, v2=counts.new).asked == counts, (replicas, counts, rolling)
+        assert see(found, v1=counts.old, v2=counts.new).requested == counts, (replicas, counts, rolling)
         again = rest_patch(found, rules)["spec"]["strategy"]
         assert again == found["spec"]["strategy"], "another pause changes nothing"
         # maxSurge would add a replica to R, and both cannot be 0: see docs/decisions/0051.

@@ -31,10 +31,10 @@ def see(olds: int, news: int, *, marked: int = 0, proven: int | None = None, **m
         replicas=3,
         old=Side(total=olds, ready=olds - marked, proven=olds - marked, spare=marked),
         new=Side(total=news, ready=proven, proven=proven),
-        asked=Counts(olds, news),
+        requested=Counts(olds, news),
         template="v1",
         pods=Pods(old=old(olds, marked)),
-        **{"held": True, "owner": "us", "progress_at": NOW, **more},
+        **{"engaged": True, "owner": "us", "progress_at": NOW, **more},
     )
 
 

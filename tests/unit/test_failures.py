@@ -310,7 +310,9 @@ def test_a_replica_that_still_loads_on_a_lost_node_is_lost(
     """Its node's controller writes nothing on a pod that was not Ready. A group may have such a pod beside others."""
     pods = Pods((loads,), others) if back else Pods(others, (loads,))
     unready = diagnose(loads, 0)
-    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=unready, pods=pods)
+    seen = Observation(
+        replicas=1, old=Side(), new=Side(), requested=Counts(0, 1), template="v", problem=unready, pods=pods
+    )
     found = with_lost_nodes(seen, nodes, back=back, now=100.0)
     assert node_in_doubt(unready, seen) == loads.node and bool(node_in_doubt(found.problem, found)) is not lost
     if lost:
@@ -372,7 +374,7 @@ def test_each_volume_claim_is_named(claims: tuple[str, ...], named: str) -> None
 def test_a_replica_that_is_ready_or_not_placed_is_on_no_lost_node(there: Replica) -> None:
     """A ready one answers: its node only looks lost."""
     pods = Pods((), (there,))
-    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=pods)
+    seen = Observation(replicas=1, old=Side(), new=Side(), requested=Counts(0, 1), template="v", pods=pods)
     assert with_lost_nodes(seen, {"n1", ""}, back=False, now=0.0) is seen
 
 
@@ -381,7 +383,7 @@ def test_a_lost_node_hides_nothing_else_that_keeps_replicas_away(inert: bool) ->
     """Two replicas that a webhook keeps away still count, and a controller that does not act is still named."""
     pods = Pods((), (GATED, LOADS._replace(name="chat-c")))
     seen = Observation(
-        replicas=4, old=Side(), new=Side(), asked=Counts(0, 4), template="v", pods=pods,
+        replicas=4, old=Side(), new=Side(), requested=Counts(0, 4), template="v", pods=pods,
         hindered=hindrance_of([], [GATED]).hindered + 2, hindrance="the controller does not act", inert=inert,
     )  # fmt: skip
     found = with_lost_nodes(seen, {"n1"}, back=False, now=0.0)
@@ -396,7 +398,7 @@ def test_another_reason_than_the_lost_node_stays() -> None:
     for problem in (away, worse):
         pods = Pods((), (LOADS,), (LOADS._replace(name="chat-d"),))
         seen = Observation(
-            replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=problem, pods=pods
+            replicas=1, old=Side(), new=Side(), requested=Counts(0, 1), template="v", problem=problem, pods=pods
         )
         found = with_lost_nodes(seen, {"n1"}, back=False, now=0.0)
         assert (found.problem, found.hindered) == (problem, 2)
@@ -412,7 +414,7 @@ def test_a_failure_says_that_its_node_may_be_the_reason() -> None:
         "; it is unknown whether its node n1 answers, because the worker cannot read nodes"
     )
     seen = Observation(
-        replicas=2, old=Side(), new=Side(), asked=Counts(1, 1), template="v", problem=unready,
+        replicas=2, old=Side(), new=Side(), requested=Counts(1, 1), template="v", problem=unready,
         pods=Pods((LOADS._replace(name="chat-c", ready_since=1.0),), (LOADS,)),
     )  # fmt: skip
     assert node_in_doubt(unready, seen) == ""
@@ -422,7 +424,9 @@ def test_only_a_replica_that_is_not_ready_puts_its_node_in_doubt() -> None:
     """Not one that cannot become ready, whatever its node does, and not one that fails for another reason."""
     unready = diagnose(LOADS, 0)
     assert unready is not None
-    seen = Observation(replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", pods=Pods((), (LOADS,)))
+    seen = Observation(
+        replicas=1, old=Side(), new=Side(), requested=Counts(0, 1), template="v", pods=Pods((), (LOADS,))
+    )
     assert node_in_doubt(unready, seen) == "n1"
     hopeless = unready.model_copy(update={"hopeless": True})
     crashing = unready.model_copy(update={"cause": Cause.CRASH_LOOP})
@@ -440,7 +444,7 @@ def test_a_replica_that_no_kubelet_takes_up_is_lost(now: float, lost: bool) -> N
     assert (ignored.unstarted_since, started.unstarted_since) == (100.0, None)
     for replica, is_lost in ((ignored, lost), (started, False)):
         seen = Observation(
-            replicas=1, old=Side(), new=Side(), asked=Counts(0, 1), template="v", problem=diagnose(replica, 0),
+            replicas=1, old=Side(), new=Side(), requested=Counts(0, 1), template="v", problem=diagnose(replica, 0),
             pods=Pods(new=(replica,)),
         )  # fmt: skip
         assert bool(with_lost_nodes(seen, (), back=False, now=now).hindrance) is is_lost

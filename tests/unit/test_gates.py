@@ -82,7 +82,7 @@ def test_a_new_sitting_begins_anew() -> None:
     assert tally(once, FAIL).reopened(once, 1, NOW).failed == 0
     assert tally(always, FAIL).reopened(always, 1, NOW).failed == 1
     again = tally(once, PASS).reopened(once, 1, NOW)
-    assert stand(once, again).result == UNSURE and again.opened == NOW and again.asked == 1
+    assert stand(once, again).result == UNSURE and again.opened == NOW and again.measurements == 1
 
 
 def test_when_it_is_asked() -> None:
@@ -275,7 +275,13 @@ def test_a_failed_gate_decides_itself_whether_to_roll_back(
     failed = state(tally(policy, FAIL), claimed=True, progress_at=NOW, baseline=Version(template="v0"))
     ready = Side(total=1)
     seen = Observation(
-        replicas=1, old=Side(total=1, ready=1), new=ready, asked=Counts(1, 1), template="v1", owner="us", held=True
+        replicas=1,
+        old=Side(total=1, ready=1),
+        new=ready,
+        requested=Counts(1, 1),
+        template="v1",
+        owner="us",
+        engaged=True,
     )
     decision = decide(Rules(gates=(policy,)), failed, seen, NOW)
     assert (decision.act, decision.rolls_back) == (act, rolls_back), decision

@@ -43,7 +43,7 @@ CLAIMED = START.but(claimed=True)
 ASKING = CLAIMED.but(waypoint=HERE)
 HOLDING = CLAIMED.but(waypoint=HERE.model_copy(update={"approved": True, "hold_until": NOW + 60}))
 PAUSED = CLAIMED.but(paused="paused by her")
-FAILED = CLAIMED.but(held=Problem(cause=Cause.GATE, message="no"))
+FAILED = CLAIMED.but(unresolved=Problem(cause=Cause.GATE, message="no"))
 FOREIGN = CLAIMED.but(foreign=Foreign(who="him", what="the image", template="v9"))
 BACK = CLAIMED.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
 ENDED = CLAIMED.but(outcome=Outcome.COMPLETED)
@@ -147,12 +147,12 @@ def test_a_message_is_taken_where_it_makes_sense(name: str, state: str, taken: b
 
 def generated() -> Iterator[State]:
     """Every combination of what a message is accepted or refused for, and of what is shown beside it."""
-    problem, foreign = FAILED.held, FOREIGN.foreign
+    problem, foreign = FAILED.unresolved, FOREIGN.foreign
     for claimed, autonomous, foreign_change, overrules, waypoint, paused, failed, back, outcome in itertools.product(
         (False, True), (False, True), (None, foreign), (False, True), (None, HERE, HOLDING.waypoint),
         ("", "paused by her"), (None, problem), (False, True), (None, *Outcome),
     ):  # fmt: skip
-        state = START.but(claimed=claimed, autonomous=autonomous, waypoint=waypoint, paused=paused, held=failed)
+        state = START.but(claimed=claimed, autonomous=autonomous, waypoint=waypoint, paused=paused, unresolved=failed)
         state = state.going_back(Outcome.ROLLED_BACK, requested("why"), NOW) if back else state
         yield state.but(foreign=foreign_change, overrules=overrules, outcome=outcome)
 
@@ -381,7 +381,7 @@ def test_what_stops_or_goes_back_waits_for_nobody() -> None:
 def test_a_resume_leaves_a_freeze(state: State) -> None:
     """A rollout that is paused and frozen resumes into the freeze."""
     after = receive(Resume(by="she"), state.but(frozen="weekend"), NOW)
-    assert (after.paused, after.held, after.frozen) == ("", None, "weekend")
+    assert (after.paused, after.unresolved, after.frozen) == ("", None, "weekend")
 
 
 def test_a_resume_of_what_is_only_frozen_names_the_freeze() -> None:

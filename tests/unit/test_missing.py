@@ -153,8 +153,8 @@ def numbered(missing: str, why: str, since: float) -> Observation:
     old = Side(total=3, ready=3, proven=3) if is_new else Side(total=4, ready=3, proven=3)
     new = Side(total=int(is_new))
     seen = Observation(
-        replicas=4, old=old, new=new, asked=Counts(old.total, new.total), template=known().wanted.template,
-        owner="us", held=True, numbered=True,
+        replicas=4, old=old, new=new, requested=Counts(old.total, new.total), template=known().wanted.template,
+        owner="us", engaged=True, numbered=True,
     )  # fmt: skip
     there = Missing(1, why, since)
     return with_missing(seen, there if is_new else None, None if is_new else there, 60, NOW)

@@ -28,7 +28,7 @@ PASSED = ROLLING.but(passed=(0,))
 
 def seen(old: int, new: int, **fields: Any) -> Observation:
     sides = {"old": Side(total=old, ready=old, proven=old), "new": Side(total=new, ready=new, proven=new)}
-    return Observation(**{"replicas": 4, **sides, "asked": Counts(old, new), "template": "v2", **fields})
+    return Observation(**{"replicas": 4, **sides, "requested": Counts(old, new), "template": "v2", **fields})
 
 
 def move(old: int, new: int, **fields: Any) -> Decision:

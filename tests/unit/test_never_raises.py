@@ -95,9 +95,9 @@ RULES = made(
 )  # fmt: skip
 SIDES = st.builds(Side, total=NUMBERS, ready=NUMBERS, proven=NUMBERS, spare=NUMBERS)
 SEEN = st.builds(
-    Observation, replicas=NUMBERS, old=SIDES, new=SIDES, asked=COUNTS, home=maybe(COUNTS),
+    Observation, replicas=NUMBERS, old=SIDES, new=SIDES, requested=COUNTS, home=maybe(COUNTS),
     template=st.sampled_from(("v0", "v1", "v9")), owner=st.sampled_from((None, "us", "them")), gone=st.booleans(),
-    held=st.booleans(), pinned=st.booleans(), autonomous=st.booleans(), numbered=st.booleans(),
+    engaged=st.booleans(), pinned=st.booleans(), autonomous=st.booleans(), numbered=st.booleans(),
     foreign=maybe(FOREIGN), routed=maybe(ROUTED), problem=maybe(PROBLEMS), progress_at=TIMES, seen_since=TIMES,
     unplaced=NUMBERS, unplaced_since=TIMES, room=maybe(NUMBERS), leaving=NUMBERS, leaving_since=TIMES,
     emptiness=maybe(st.builds(Emptiness, number=NUMBERS, since=maybe(TIMES))), next_proven_at=maybe(TIMES),
@@ -109,7 +109,7 @@ TALLIES = st.builds(
 )  # fmt: skip
 REACHED = st.builds(
     Reached, index=st.integers(0, 2), at=st.sampled_from(("1", "25%")), hold_until=TIMES, approved=st.booleans(),
-    asked_for=maybe(TIMED), expires_at=maybe(TIMES),
+    approval=maybe(TIMED), expires_at=maybe(TIMES),
 )  # fmt: skip
 WISHES = st.builds(
     Retarget, change=maybe(st.just(Change(images={"server": "v2"}))), strategy=maybe(STRATEGIES), by=TEXTS
@@ -119,7 +119,8 @@ STATES = st.builds(
     autonomous=st.booleans(), claimed=st.booleans(), mark=st.just(Mark()), routed=maybe(ROUTED),
     passed=st.lists(st.integers(0, 2), max_size=2).map(tuple), waypoint=maybe(REACHED), verified=st.booleans(),
     tallies=st.lists(TALLIES, max_size=2, unique_by=lambda tally: tally.gate).map(tuple), progress_at=TIMES,
-    paused=TEXTS, held=maybe(PROBLEMS), foreign=maybe(FOREIGN), asleep=st.booleans(), demand=maybe(st.just(Demand())),
+    paused=TEXTS, unresolved=maybe(PROBLEMS), foreign=maybe(FOREIGN), asleep=st.booleans(),
+    demand=maybe(st.just(Demand())),
     fits=maybe(NUMBERS), crowded=TEXTS, overrules=st.booleans(), needs_human=st.booleans(), promoted=st.booleans(),
     emptying=maybe(st.builds(Emptying, old=NUMBERS, since=TIMES)), resize=maybe(st.integers(1, 12)),
     settling=st.booleans(), retarget=maybe(WISHES), failure=maybe(PROBLEMS), ending=st.sampled_from(Outcome),

@@ -182,7 +182,7 @@ def test_what_admission_made_of_the_baseline_is_undone(baseline: str, engaged: b
     there = there._replace(found=found, awaited=dict.fromkeys(range(R), ready))
     state = State(owner="us", claimed=True, baseline=Version(template=fingerprint(TEMPLATES[baseline])))
     back = state.going_back(Outcome.ROLLED_BACK, requested("why"), 0.0)
-    assert read(there, rules(0, 1), back, None, 10.0).held is engaged
+    assert read(there, rules(0, 1), back, None, 10.0).engaged is engaged
 
 
 @pytest.mark.parametrize(

@@ -28,12 +28,12 @@ STATE = State(
     baseline=Version(template="v1", images={"server": "chat:1"}),
     wanted=Version(template="v2", images={"server": "chat:2", "proxy": "envoy:3"}),
 )
-TALLY = Tally(gate="smoke", opened=NOW - 60, sitting=0, since=NOW - 30, asked=3, conclusive=1)
+TALLY = Tally(gate="smoke", opened=NOW - 60, sitting=0, since=NOW - 30, measurements=3, conclusive=1)
 SEEN = Observation(
     replicas=4,
     old=Side(total=2, ready=2, proven=2),
     new=Side(total=2, ready=2, proven=1),
-    asked=Counts(2, 2),
+    requested=Counts(2, 2),
     template="v2",
     pods=Pods(new=(Replica("chat-a", "v2", 1.0, address="10.0.0.1"), Replica("chat-b", "v2", address="10.0.0.2"))),
 )
@@ -94,9 +94,9 @@ def test_where_it_is_asked() -> None:
 
 def test_keys() -> None:
     """The next question has another key; a measurement keeps its own until it is conclusive, or started anew."""
-    assert question().key == question().key != question(asked=4).key
+    assert question().key == question().key != question(measurements=4).key
     key = measurement_key(HOOK, STATE, TALLY)
-    again = TALLY.model_copy(update={"asked": 9, "inconclusive": 5, "errors": 2})
+    again = TALLY.model_copy(update={"measurements": 9, "inconclusive": 5, "errors": 2})
     assert measurement_key(HOOK, STATE, again) == key
     for other in ({"conclusive": 2}, {"opened": NOW}, {"since": NOW}, {"sitting": 1}):
         assert measurement_key(HOOK, STATE, TALLY.model_copy(update=other)) != key

@@ -14,7 +14,7 @@ from segue.state import Reached, State
 PROVEN, ANSWERED = 1_000.0, 5_000.0
 RULES = Rules.model_validate({"readiness": {"minReady": "10s"}})
 SEEN = Observation(
-    replicas=4, old=Side(total=3), new=Side(total=1), asked=Counts(3, 1), template="v1", progress_at=PROVEN - 10
+    replicas=4, old=Side(total=3), new=Side(total=1), requested=Counts(3, 1), template="v1", progress_at=PROVEN - 10
 )  # fmt: skip
 STATE = State(owner="us", claimed=True, progress_at=PROVEN - 60)
 ASKED = Reached(index=0, at="1", hold_until=PROVEN, approved=False)

@@ -32,7 +32,7 @@ def seen(**fields: Any) -> Observation:
     return Observation(
         **{
             "replicas": 4, "old": Side(total=4, ready=4, proven=4), "new": Side(total=1, ready=1, proven=1),
-            "asked": Counts(4, 1), "template": "v2", "held": True, "owner": "us", **fields,
+            "requested": Counts(4, 1), "template": "v2", "engaged": True, "owner": "us", **fields,
         }
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ def seen(**fields: Any) -> Observation:
         pytest.param(WAITING, True, id="approval"),
         pytest.param(ROLLING.but(waypoint=APPROVAL.model_copy(update={"approved": True})), True, id="hold"),
         pytest.param(ROLLING.but(paused="by ann"), True, id="paused"),
-        pytest.param(ROLLING.but(held=Problem(cause=Cause.GATE, message="")), True, id="held"),
+        pytest.param(ROLLING.but(unresolved=Problem(cause=Cause.GATE, message="")), True, id="held"),
         pytest.param(ROLLING.but(foreign=Foreign(who="kim", what="image")), True, id="foreign"),
         pytest.param(ROLLING.but(asleep=True), True, id="asleep"),
         pytest.param(ROLLING, False, id="moves"),
@@ -68,7 +68,7 @@ def test_what_rests(state: State, expected: bool) -> None:
         pytest.param(WAITING, seen(unpaused=True), NOW, id="somebody resumed the controller"),
         pytest.param(ROLLING, seen(), NOW, id="moves"),
         pytest.param(
-            ROLLING.but(held=Problem(cause=Cause.CRASH_LOOP, message="")), seen(new=Side(total=1)), None,
+            ROLLING.but(unresolved=Problem(cause=Cause.CRASH_LOOP, message="")), seen(new=Side(total=1)), None,
             id="held because of the lost replica",
         ),
         pytest.param(
@@ -114,13 +114,13 @@ def test_a_due_gate_ends_the_rest() -> None:
     [
         pytest.param(WAITING, id="approval"),
         pytest.param(ROLLING.but(paused="by ann"), id="paused"),
-        pytest.param(ROLLING.but(held=Problem(cause=Cause.GATE, message="")), id="held"),
+        pytest.param(ROLLING.but(unresolved=Problem(cause=Cause.GATE, message="")), id="held"),
         pytest.param(ROLLING.but(asleep=True), id="asleep"),
     ],
 )
 def test_where_nothing_is_due_the_decision_stays(state: State, later_s: float) -> None:
     """The rest is safe: thirty days later the same state and observation still decide to wait."""
-    observed = seen() if not state.asleep else seen(replicas=0, old=Side(), new=Side(), asked=Counts(0, 0))
+    observed = seen() if not state.asleep else seen(replicas=0, old=Side(), new=Side(), requested=Counts(0, 0))
     assert next_look_at(RULES, state, observed, None, NOW) is None
     assert [decide(RULES, state, observed, at).act for at in (NOW, NOW + later_s)] == [Act.WAIT, Act.WAIT]
 

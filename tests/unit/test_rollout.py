@@ -34,7 +34,7 @@ ROLLING = State(
 )
 BACK = ROLLING.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
 SEEN = Observation(
-    replicas=2, old=Side(total=2, ready=2, proven=2), new=Side(), asked=Counts(2, 0), template="v1", owner="us"
+    replicas=2, old=Side(total=2, ready=2, proven=2), new=Side(), requested=Counts(2, 0), template="v1", owner="us"
 )
 NOTE = Note(rollout="rollout/default/serving/Deployment/chat", by="ann", at=NOW, what="chat:2")
 UNSURE = Verified(verdicts=(Verdict(gate="errors", result=Result.INCONCLUSIVE, why="no data"),))
@@ -106,7 +106,7 @@ async def test_any_other_error_needs_a_person(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(workflow, "logger", logging.getLogger("workflow"))
     rollout = Rollout(ROLLING, answer=KeyError("odd"))
     await rollout._step()
-    assert rollout._state.held is not None and "Segue itself failed" in rollout._state.held.message
+    assert rollout._state.unresolved is not None and "Segue itself failed" in rollout._state.unresolved.message
     assert len(rollout.rested) == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_write_of_another_owners_target_ends_the_rollout() -> None:
 async def test_any_other_failed_write_needs_a_person(cause: Exception) -> None:
     rollout = Rollout(ROLLING)
     await rollout._stuck(of_activity(cause))
-    assert rollout._state.outcome is None and rollout._state.held == Problem(
+    assert rollout._state.outcome is None and rollout._state.unresolved == Problem(
         cause=Cause.CONFIGURATION, message="is denied"
     )
     assert rollout.rested == ["try again: is denied"]
@@ -362,7 +362,7 @@ def test_each_phase_is_told_once() -> None:
 def test_an_approval_with_a_time_for_the_answer_says_until_when() -> None:
     """Whoever reads it later needs the time of day, and not how long is left."""
     asked = Approval(expires=timedelta(hours=1), default="reject")
-    waypoint = Reached(index=0, at="1", hold_until=0.0, approved=False, asked_for=asked, expires_at=NOW + 3600)
+    waypoint = Reached(index=0, at="1", hold_until=0.0, approved=False, approval=asked, expires_at=NOW + 3600)
     assert "else reject at 1970-01-01 01:16:40 UTC" in Rollout(ROLLING.but(waypoint=waypoint))._waiting_for()
 
 
@@ -481,11 +481,11 @@ async def test_the_verdicts_of_a_watch_are_recorded(
     monkeypatch.setattr(RolloutWorkflow, "_activity_queue", "segue")
     gate = OwnGate(name="errors", webhook=WebhookGate(name="errors"))
     spec = SPEC.model_copy(update={"gates": (gate,)})
-    rollout = Rollout(ROLLING.after_ask([gate], NOW, stops=False), spec=spec)
+    rollout = Rollout(ROLLING.after_measure([gate], NOW, stops=False), spec=spec)
     rollout._queued = False
     await rollout._decision()
     tally = rollout._state.tally("errors")
-    assert tally is not None and tally.asked == len(verdicts)
+    assert tally is not None and tally.measurements == len(verdicts)
 
 
 async def test_a_write_has_the_time_of_its_drain_too(monkeypatch: pytest.MonkeyPatch) -> None:

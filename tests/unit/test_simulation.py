@@ -115,7 +115,7 @@ def _target(replicas: int, **sets: tuple[int, int]) -> simulation.Target:
         found = simulation.ReplicaSet(version, born, total, held=version != "v0", desired=replicas, maximum=replicas)
         found.pods = [simulation.Pod(0, 0, ready_since=0.0 if i < ready else None) for i in range(total)]
         target.sets[version] = found
-    target.template, target.held = list(sets)[-1], True
+    target.template, target.engaged = list(sets)[-1], True
     return target
 
 

@@ -22,7 +22,7 @@ def lines(**fields: Any) -> dict[str, str]:
 
 def test_each_field_is_in_its_line() -> None:
     sides = {"old": SideStatus(replicas=4, ready=3), "new": SideStatus(replicas=2, ready=1)}
-    gate = GateStatus(name="ours", result=Result.PASS, why="fine", asked=1, conclusive=1, failed=0, dry_run=True)
+    gate = GateStatus(name="ours", result=Result.PASS, why="fine", measurements=1, conclusive=1, failed=0, dry_run=True)
     shown = lines(
         change="image 2", waiting_for="a <b>", reason="slow", next_waypoint="50% (2 new)", can=("pause", "abort"),
         traffic=0, gates=(gate, gate.model_copy(update={"name": "theirs", "dry_run": False})), floor=3, ceiling=6,
@@ -57,7 +57,7 @@ def test_what_is_not_there_has_no_line() -> None:
 def test_the_status_of_a_rollout(outcome: Outcome | None, waits: str) -> None:
     """It has what was observed last, and waits for nothing once it has ended."""
     seen = Observation(
-        replicas=4, old=Side(total=3, ready=2), new=Side(total=2, ready=1), asked=Counts(3, 2), template="v1"
+        replicas=4, old=Side(total=3, ready=2), new=Side(total=2, ready=1), requested=Counts(3, 2), template="v1"
     )
     status = made(STATE.but(outcome=outcome), seen)
     assert (status.old, status.new) == (SideStatus(replicas=3, ready=2), SideStatus(replicas=2, ready=1))
@@ -69,7 +69,7 @@ def test_what_an_earlier_release_left_out_is_nothing() -> None:
     sides = {"old", "new"}
     assert {k for k, v in NOTHING.model_dump().items() if v} == {"id", "name", "target", "phase"} | sides
     assert NOTHING.old == NOTHING.new == SideStatus(replicas=0, ready=0)
-    assert not GateStatus(name="ours", result=Result.PASS, why="", asked=1, conclusive=1, failed=0).dry_run
+    assert not GateStatus(name="ours", result=Result.PASS, why="", measurements=1, conclusive=1, failed=0).dry_run
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_the_next_waypoint_is_that_of_a_way_forward() -> None:
 
 SLOW = Problem(cause=Cause.DEADLINE, message="slow")
 LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
-SEEN = Observation(replicas=4, old=Side(), new=Side(), asked=Counts(4, 0), template="v1", problem=LOST)
+SEEN = Observation(replicas=4, old=Side(), new=Side(), requested=Counts(4, 0), template="v1", problem=LOST)
 STATE = State(owner="us")
 BACK = STATE.but(goal=Goal.BACK, failure=SLOW)
 THEIRS = Foreign(who="she", what="the image")
@@ -129,8 +129,8 @@ THEIRS = Foreign(who="she", what="the image")
         pytest.param(STATE.but(paused="by her"), SEEN, "by her", id="paused"),
         pytest.param(STATE.but(frozen="weekend"), SEEN, "weekend", id="frozen"),
         pytest.param(STATE.but(crowded="full"), SEEN, "full", id="crowded"),
-        pytest.param(STATE.but(held=SLOW, paused="by her"), SEEN, str(SLOW), id="held"),
-        pytest.param(STATE.but(foreign=THEIRS, held=SLOW), SEEN, str(THEIRS), id="foreign"),
+        pytest.param(STATE.but(unresolved=SLOW, paused="by her"), SEEN, str(SLOW), id="held"),
+        pytest.param(STATE.but(foreign=THEIRS, unresolved=SLOW), SEEN, str(THEIRS), id="foreign"),
         pytest.param(BACK, SEEN, str(SLOW), id="going-back"),
         pytest.param(BACK.but(needs_human=True), None, str(SLOW), id="stuck-before-it-is-observed"),
         pytest.param(BACK.but(needs_human=True), SEEN, f"{SLOW}; the rollback makes no progress: {LOST}", id="stuck"),

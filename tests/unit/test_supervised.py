@@ -233,11 +233,11 @@ def test_what_admission_made_of_our_write_is_what_we_wrote() -> None:
     found, decision = read(seen, state)
     assert found.template == "new" and decision.act is not Act.SCALE
     released = state.but(wanted=Version(template=state.mark.template))  # by `segue release`: as it is, is wanted
-    assert read(seen, released)[0].asked.new == 1
+    assert read(seen, released)[0].requested.new == 1
     kept = json.loads(seen.found["metadata"]["annotations"][BASELINE])
     seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "wrote": state.baseline.template})
     found, decision = read(seen, state.but(goal=Goal.BACK))
-    assert not found.held and decision.act is Act.FINISH
+    assert not found.engaged and decision.act is Act.FINISH
 
 
 def test_a_lost_answer_is_our_write_and_a_change_after_it_is_not() -> None:

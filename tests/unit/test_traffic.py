@@ -46,10 +46,10 @@ def see(old: int, new: int, share: int | None, *, ready: tuple[int, int] | None 
         replicas=4,
         old=Side(total=old, ready=old_ready, proven=old_ready),
         new=Side(total=new, ready=new_ready, proven=new_ready),
-        asked=Counts(old, new),
+        requested=Counts(old, new),
         template="v2",
         owner="us",
-        held=True,
+        engaged=True,
         progress_at=NOW,
         routed=None if share is None else Routed(share=share, version=1),
     )
@@ -512,7 +512,7 @@ class Life:
         seen = heard(see(*counts, self.share, ready=(old, new)), pending=pending, refusal=refusal)
         home = Counts(self.replicas, 0)
         return seen.model_copy(
-            update={"replicas": self.replicas, "asked": counts, "home": home, "progress_at": self.now}
+            update={"replicas": self.replicas, "requested": counts, "home": home, "progress_at": self.now}
         )
 
     def live(self) -> None:

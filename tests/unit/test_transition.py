@@ -28,7 +28,7 @@ from segue.transition import (
 )  # fmt: skip
 
 NOW, EARLIER = 1_000.0, 900.0
-OLD_MARK, MARK = Mark(template="v0", hold="4 0"), Mark(template="v1", hold="3 1", generation=7)
+OLD_MARK, MARK = Mark(template="v0", token="4 0"), Mark(template="v1", token="3 1", generation=7)
 PROBLEM = Problem(cause=Cause.CRASH_LOOP, message="it crashes", hopeless=True)
 FOREIGN = Foreign(who="she", what="the image", template="v9")
 GATE = {"name": "ours", "webhook": {"name": "ours"}}
@@ -42,7 +42,7 @@ STATE = State(
 )  # fmt: skip
 """In the middle: moved twice."""
 BACK = STATE.going_back(Outcome.ROLLED_BACK, PROBLEM, EARLIER)
-SEEN = Observation(replicas=4, old=Side(total=3), new=Side(total=1), asked=Counts(3, 1), template="v1", owner="us")
+SEEN = Observation(replicas=4, old=Side(total=3), new=Side(total=1), requested=Counts(3, 1), template="v1", owner="us")
 COUNTS, EMPTYING = Counts(2, 2), Emptying(old=2, since=EARLIER)
 DONE = Written(done=True, writes=2, mark=MARK)
 TURNED: dict[str, Any] = {
@@ -68,14 +68,14 @@ ROWS: dict[str, Row] = {
     "fail that stays": (
         STATE.but(waypoint=Reached(index=0, at="1", hold_until=NOW, approved=True)),
         decided(Act.FAIL, problem=PROBLEM, rolls_back=False), DONE,
-        {"held": PROBLEM, "waypoint": None}, [("failed", str(PROBLEM))],
+        {"unresolved": PROBLEM, "waypoint": None}, [("failed", str(PROBLEM))],
     ),
-    "hold": (
-        STATE.but(overrules=True), decided(Act.HOLD), DONE,
+    "foreign change": (
+        STATE.but(overrules=True), decided(Act.FOREIGN), DONE,
         {"foreign": FOREIGN, "overrules": False}, [("held", "she changed the image")],
     ),
-    "continue": (
-        STATE.but(foreign=FOREIGN, overrules=True), decided(Act.CONTINUE), DONE,
+    "foreign change gone": (
+        STATE.but(foreign=FOREIGN, overrules=True), decided(Act.FOREIGN_GONE), DONE,
         {"foreign": None, "overrules": False, "progress_at": NOW}, [("foreign change gone", "")],
     ),
     "sleep": (STATE, decided(Act.SLEEP), DONE, {"asleep": True, "progress_at": NOW}, [("waits", "why")]),
@@ -140,8 +140,8 @@ ROWS: dict[str, Row] = {
         {"mark": MARK, "controller_paused_at": NOW, "writes": 7}, [("controller paused", "why")],
     ),
     "settle": (
-        STATE.but(settling=True, held=PROBLEM), decided(Act.SETTLE, counts=COUNTS), DONE,
-        {"mark": MARK, "settling": False, "paused": "settled", "held": None, "writes": 7},
+        STATE.but(settling=True, unresolved=PROBLEM), decided(Act.SETTLE, counts=COUNTS), DONE,
+        {"mark": MARK, "settling": False, "paused": "settled", "unresolved": None, "writes": 7},
         [("settled", "(2 old, 2 new)")],
     ),
     "route for the first time": (
@@ -205,7 +205,7 @@ ROWS: dict[str, Row] = {
     ),
     "resize before the first move": (
         STATE.but(claimed=False, resize=6), decided(Act.RESIZE, replicas=6), DONE,
-        {"mark": MARK.model_copy(update={"hold": ""}), "resize": None, "progress_at": NOW, "writes": 6},
+        {"mark": MARK.model_copy(update={"token": ""}), "resize": None, "progress_at": NOW, "writes": 6},
         [("resized", "6 replicas")],
     ),
     "undo": (
@@ -222,8 +222,8 @@ ROWS: dict[str, Row] = {
         {"outcome": Outcome.ROLLED_BACK, "needs_human": False, "writes": 7}, [("RolledBack", "")],
     ),
     "finish of what a person was needed for": (
-        STATE.but(held=PROBLEM), decided(Act.FINISH), DONE,
-        {"outcome": Outcome.COMPLETED, "held": None, "writes": 7}, [("Completed", "")],
+        STATE.but(unresolved=PROBLEM), decided(Act.FINISH), DONE,
+        {"outcome": Outcome.COMPLETED, "unresolved": None, "writes": 7}, [("Completed", "")],
     ),
     "finish without a write": (
         BACK.but(claimed=False), decided(Act.FINISH), Written(done=True),
@@ -247,11 +247,11 @@ def assert_changed(before: State, after: State, fields: dict[str, Any], lines: l
 @pytest.mark.parametrize("name", ROWS)
 def test_transition(name: str) -> None:
     before, decision, written, fields, lines = ROWS[name]
-    seen = SEEN.model_copy(update={"foreign": FOREIGN if decision.act is Act.HOLD else None})
+    seen = SEEN.model_copy(update={"foreign": FOREIGN if decision.act is Act.FOREIGN else None})
     assert_changed(before, applied(RULES, before, seen, decision, NOW, written), fields, lines)
 
 
-MIRRORED = Mark(template="v9", hold="3 1", generation=8)
+MIRRORED = Mark(template="v9", token="3 1", generation=8)
 CHANGED = Written(done=True, writes=1, mark=MIRRORED, altered="spec.image a → mirror/a")
 
 
@@ -259,14 +259,14 @@ def test_what_the_api_server_made_of_the_wanted_version_is_wanted() -> None:
     """The report names the field, and a second time a person has to look."""
     decision = decided(Act.SCALE, counts=COUNTS)
     once = applied(RULES, STATE, SEEN, decision, NOW, CHANGED)
-    assert (once.wanted.template, once.baseline.template, once.held) == ("v9", "v0", None)
+    assert (once.wanted.template, once.baseline.template, once.unresolved) == ("v9", "v0", None)
     assert "mirror/a" in new_lines(STATE, once)[0][1]
     same = applied(RULES, once, SEEN, decision, NOW, CHANGED)
-    assert same.held is None
+    assert same.unresolved is None
     other = Written(done=True, writes=1, mark=MIRRORED.model_copy(update={"template": "v10"}))
     again = applied(RULES, once, SEEN, decision, NOW, other)
     assert again.wanted.template == "v10"
-    assert again.held is not None
+    assert again.unresolved is not None
 
 
 def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
@@ -274,7 +274,7 @@ def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
     made, decision = Version(template="v9", images={"server": "mirror/a"}), decided(Act.SCALE, counts=COUNTS)
     answer = Written(done=False, why="a policy changes it", made=made)
     once = applied(RULES, STATE.but(verified=True, passed=(0,)), SEEN, decision, NOW, answer)
-    assert (once.wanted, once.held, once.verified, once.passed) == (made, None, False, (0,))
+    assert (once.wanted, once.unresolved, once.verified, once.passed) == (made, None, False, (0,))
     assert new_lines(STATE, once)[-1] == (
         "warning",
         f"the rollout continues with the version that admission makes of the change: {made}",
@@ -282,7 +282,7 @@ def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
     other = answer.model_copy(update={"made": Version(template="v10")})
     for before, written in ((once, other), (STATE, answer.model_copy(update={"made": STATE.baseline}))):
         failed = applied(RULES, before, SEEN, decision, NOW, written)
-        assert (failed.wanted, str(failed.held).partition(";")[0]) == (
+        assert (failed.wanted, str(failed.unresolved).partition(";")[0]) == (
             before.wanted,
             "Configuration: a policy changes it",
         )
@@ -309,7 +309,7 @@ def test_a_write_without_effect_is_told_the_second_time() -> None:
 
 def test_every_act_has_a_row() -> None:
     acts = {decision.act for _, decision, *_ in ROWS.values()}
-    assert acts == set(Act) - {Act.ASK}  # its gates have a test of their own
+    assert acts == set(Act) - {Act.MEASURE}  # its gates have a test of their own
 
 
 def test_what_is_written_is_recorded_after_its_write() -> None:
@@ -328,13 +328,13 @@ def test_a_failure_follows_the_gate_and_else_the_spec() -> None:
     ):
         decision = decided(Act.FAIL, problem=PROBLEM, rolls_back=rolls_back)
         after = applied(rules, STATE, SEEN, decision, NOW)
-        assert (after.goal, after.held) == (goal, None if goal is Goal.BACK else PROBLEM)
+        assert (after.goal, after.unresolved) == (goal, None if goal is Goal.BACK else PROBLEM)
 
 
 def test_only_the_named_gates_are_opened() -> None:
-    stops = applied(ASKS, STATE.but(passed=(0, 1)), SEEN, decided(Act.ASK, gates=("theirs",), stops=True), NOW)
+    stops = applied(ASKS, STATE.but(passed=(0, 1)), SEEN, decided(Act.MEASURE, gates=("theirs",), stops=True), NOW)
     assert [(t.gate, t.opened, t.sitting, t.since) for t in stops.tallies] == [("theirs", NOW, 2, NOW)]
-    along = applied(ASKS, STATE, SEEN, decided(Act.ASK, gates=("ours", "theirs")), NOW)
+    along = applied(ASKS, STATE, SEEN, decided(Act.MEASURE, gates=("ours", "theirs")), NOW)
     assert [(t.gate, t.sitting) for t in along.tallies] == [("ours", ALONG), ("theirs", ALONG)]
 
 
@@ -365,7 +365,7 @@ def test_the_end_that_passes_is_verified(old: int, expected: str) -> None:
 def test_a_failed_verification_goes_by_the_spec(rules: Rules, goal: Goal) -> None:
     verdicts = [verdict(Result.PASS), verdict(Result.FAIL, PROBLEM)]
     after = judged(rules, STATE, SEEN, decided(Act.VERIFY), verdicts, NOW)
-    assert (after.goal, after.failure or after.held) == (goal, PROBLEM)
+    assert (after.goal, after.failure or after.unresolved) == (goal, PROBLEM)
     assert new_lines(STATE, after)[:2] == [ANSWER, ("gate readiness", "fail: so")]
 
 
@@ -396,7 +396,7 @@ def test_an_end_whose_rest_is_not_written_is_known() -> None:
     ending = STATE.but(finishing=True)
     assert learned(ending, freed).released
     for state, seen in (
-        (STATE, freed), (ending, SEEN), (ending, freed.model_copy(update={"held": True})),
+        (STATE, freed), (ending, SEEN), (ending, freed.model_copy(update={"engaged": True})),
         (ending, freed.model_copy(update={"gone": True})),
     ):  # fmt: skip
         assert not learned(state, seen).released
@@ -424,11 +424,11 @@ def test_the_start_is_recorded() -> None:
 WISH = Retarget(change=Change(images={"server": "v2"}), by="she")
 BUSY = STATE.but(
     retarget=WISH, passed=(0,), waypoint=HERE, verified=True, tallies=(Tally(gate="ours", opened=EARLIER),),
-    held=PROBLEM, settling=True, emptying=EMPTYING, crowded="full", foreign=FOREIGN, overrules=True,
+    unresolved=PROBLEM, settling=True, emptying=EMPTYING, crowded="full", foreign=FOREIGN, overrules=True,
 )  # fmt: skip
 ANEW: dict[str, Any] = {
     "retarget": None, "wanted": Version(template="v2"), "demand": Demand(), "fits": None, "crowded": "", "passed": (),
-    "waypoint": None, "verified": False, "tallies": (), "held": None, "settling": False, "emptying": None,
+    "waypoint": None, "verified": False, "tallies": (), "unresolved": None, "settling": False, "emptying": None,
     "began_at": NOW, "progress_at": NOW,
 }  # fmt: skip
 
@@ -474,10 +474,10 @@ def test_what_waiting_does_not_mend_needs_a_person() -> None:
     """Forward it is held, backward it is an alarm; a repetition adds nothing."""
     problem = Problem(cause=Cause.CONFIGURATION, message="no right")
     forward = stuck(STATE, "no right", NOW)
-    assert_changed(STATE, forward, {"held": problem}, [("failed", str(problem))])
+    assert_changed(STATE, forward, {"unresolved": problem}, [("failed", str(problem))])
     assert forward.needs_person
     assert stuck(forward, "no right", NOW + 1) is forward
-    assert stuck(forward, "no quota", NOW + 1).held == Problem(cause=Cause.CONFIGURATION, message="no quota")
+    assert stuck(forward, "no quota", NOW + 1).unresolved == Problem(cause=Cause.CONFIGURATION, message="no quota")
     back = stuck(BACK, "no right", NOW)
     assert_changed(BACK, back, {"needs_human": True}, [("needs a person", str(problem))])
     assert back.needs_person

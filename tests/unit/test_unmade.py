@@ -23,14 +23,14 @@ def absent(kind: str, old: tuple[Replica, ...], new: tuple[Replica, ...], more: 
     request = WatchInput(target=target, rules=Rules(), attempt_s=1, state=state)
     two = Side(total=2)
     seen = Observation(
-        replicas=4, old=two, new=two, asked=more.get("asked", Counts(2, 2)), template="v1",
+        replicas=4, old=two, new=two, requested=more.get("requested", Counts(2, 2)), template="v1",
         numbered=more.get("numbered", True), makers=more.get("makers", ()), pods=Pods(old, new),
     )  # fmt: skip
     return _absent_of(request, seen)
 
 
 BACK = {"goal": Goal.BACK}
-OPERATED = {"numbered": False, "makers": ("chat-predictor",), "asked": Counts(0, 4)}
+OPERATED = {"numbered": False, "makers": ("chat-predictor",), "requested": Counts(0, 4)}
 
 
 @pytest.mark.parametrize(

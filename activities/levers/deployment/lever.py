@@ -15,11 +15,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection
-from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
+from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
+from activities.levers.deployment.fetching import Fetcher, Listed
 from activities.levers.deployment.patches import (
     claim,
     finish_patch,
@@ -41,9 +42,9 @@ from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
     Objects,
     can_be_paused,
-    hold_token,
     is_engaged,
     is_paused,
+    lever_token,
     mark_after_pause,
     mark_of,
     ordinary,
@@ -56,15 +57,12 @@ from activities.levers.deployment.sparing import make_room, patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
-    ADMISSION,
     BACK_FIX,
     BASELINE,
-    CHANGES,
     MOVE_FIX,
     OWNER,
     START_FIX,
     annotations_of,
-    changed_by_admission,
     check_owner,
     deleted,
     is_another,
@@ -72,7 +70,6 @@ from activities.levers.ownership import (
     left_of_us,
     outcome_noted,
     overtaken,
-    refuse_lost,
     refuse_others,
     refuse_resized,
     replicas_of,
@@ -81,10 +78,10 @@ from activities.levers.ownership import (
     selector_of,
 )
 from activities.levers.pods import is_active
-from activities.levers.template import apply_change, differences, fingerprint, stopping_of, version_of
+from activities.levers.template import apply_change, fingerprint, version_of
 from activities.levers.writing import Snapshot, clean_revisions, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
-from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
+from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
 from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, Stale
@@ -93,29 +90,11 @@ from segue.lint.target import LintSubject
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules, Target
 from segue.state import Goal, Mark, State
-from segue.stopping import losses
 
 _GONE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 _POLL_S = 0.01
-_FRESH_S = 0.2
-"""Pods that were listed longer ago are listed again before a write."""
-
-
-class _Listed(NamedTuple):
-    """The objects that the target's selector matches, whoever owns them."""
-
-    selector: str
-    replicasets: list[Object]
-    pods: list[Object]
-
-
-def _own(deployment: Object, listed: _Listed) -> Objects:
-    """Return a Deployment with the listed objects that it owns."""
-    own = [rs for rs in listed.replicasets if controller_uid(rs) == deployment["metadata"]["uid"]]
-    owners = {rs["metadata"]["uid"] for rs in own}
-    return Objects(deployment, own, [p for p in listed.pods if controller_uid(p) in owners])
 
 
 class DeploymentLever:
@@ -125,11 +104,11 @@ class DeploymentLever:
 
     def __init__(self, cluster: Cluster, watches: Watches | None = None) -> None:
         self._cluster, self._watches = cluster, watches
-        self._selectors: dict[Target, str] = {}
+        self._fetcher = Fetcher(cluster)
 
     async def history(self, target: Target) -> list[Revision]:
         """Return the revisions that the controller keeps, the oldest first."""
-        return revisions(await self._fetch(target))
+        return revisions(await self._fetcher.fetch(target))
 
     async def judged(self, target: Target, change: Change | None) -> LintSubject:
         """Return the Deployment with its own settings. A change applies to the baseline while a rollout holds it."""
@@ -173,43 +152,7 @@ class DeploymentLever:
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
         """Read the target afresh."""
-        return read(await self._fetch(target), rules, state, now)
-
-    async def _fetch(self, target: Target) -> Objects:
-        """Read the Deployment with its ReplicaSets and pods.
-
-        Reads the Deployment last: the shorter the time between reading and writing it, the fewer conflicts. If the
-        API server delays that, pods may have changed since they were listed, and the Deployment's version does not
-        show it: then lists them again.
-        """
-        began = time.monotonic()
-        objects = await self._completed(target, await self._listed(target))
-        if time.monotonic() - began < _FRESH_S:
-            return objects
-        return _own(objects.deployment, await self._listed(target))
-
-    async def _listed(self, target: Target) -> _Listed:
-        """Read the ReplicaSets and pods that its selector matches."""
-        selector = await self._selector(target)
-        found = await asyncio.gather(
-            self._cluster.list("replicasets", target.namespace, selector),
-            self._cluster.list("pods", target.namespace, selector),
-        )
-        return _Listed(selector, *(each["items"] for each in found))
-
-    async def _completed(self, target: Target, listed: _Listed) -> Objects:
-        """Read the Deployment too, and return it with the listed objects that it owns."""
-        deployment = await self._cluster.get("deployments", target.namespace, target.name)
-        if selector_of(deployment) != listed.selector:  # it was deleted, and created again with another selector
-            del self._selectors[target]
-            return await self._fetch(target)
-        return _own(deployment, listed)
-
-    async def _selector(self, target: Target) -> str:
-        """Return the target's label selector, which is immutable; each worker reads it once."""
-        if target not in self._selectors:
-            self._selectors[target] = selector_of(await self._cluster.get("deployments", target.namespace, target.name))
-        return self._selectors[target]
+        return read(await self._fetcher.fetch(target), rules, state, now)
 
     async def prepare(self, request: PrepareInput) -> Prepared:
         """Read the Deployment and try the change by a dry run; write nothing.
@@ -217,7 +160,7 @@ class DeploymentLever:
         Raises:
             Refused: for a target that cannot be rolled now, or a change that the API server rejects.
         """
-        objects = await self._fetch(request.target)
+        objects = await self._fetcher.fetch(request.target)
         deployment = objects.deployment
         resolve_budget(request.rules.strategy, replicas_of(deployment))
         # A rollout can go forward again during its own rollback.
@@ -232,7 +175,7 @@ class DeploymentLever:
             tried = await self._tried(request, deployment, start_of(objects, request.change, start))
             await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
-            wanted, warnings = version_of(template), _warnings(deployment, start, tried, request.rules)
+            wanted, warnings = version_of(template), warnings_of(deployment, start, tried, request.rules)
         new = sum(_requested_replicas(rs) for rs in objects.replicasets if _is_of(rs, wanted.template))
         return Prepared(
             baseline=request.baseline or version_of(start),
@@ -258,7 +201,7 @@ class DeploymentLever:
             patch["metadata"] = {"annotations": annotations}
         target = request.target
         tried = await self._cluster.patch("deployments", target.namespace, target.name, patch, dry_run=True)
-        _check_admitted(target, deployment, patch, tried, START_FIX)
+        check_admitted(target, deployment, patch, tried, START_FIX)
         return tried
 
     async def scale(self, request: WriteInput, now: float) -> Written:
@@ -301,11 +244,11 @@ class DeploymentLever:
             return scale_patch(objects, seen, request, step)
 
         def check(found: Object, patch: Object, tried: Object) -> None:
-            _check_unchanged(request, found, patch, tried)
-            _check_admitted(request.target, found, patch, tried, MOVE_FIX)
+            check_unchanged(request, found, patch, tried)
+            check_admitted(request.target, found, patch, tried, MOVE_FIX)
 
         await self._drain(request, goal, now)
-        objects = await self._fetch(request.target)
+        objects = await self._fetcher.fetch(request.target)
         regained = await self._regained(request, goal, now, objects)
         if regained is not None:
             return regained
@@ -362,7 +305,7 @@ class DeploymentLever:
         ends_at = time.monotonic() + _TAKEN_UP_S
         while True:
             await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
-            deployment, replicasets = await self._with_sets(target)
+            deployment, replicasets = await self._fetcher.with_sets(target)
             owner = annotations_of(deployment).get(OWNER)
             if owner != request.state.owner or not is_engaged(deployment) or is_paused(deployment):
                 return moved
@@ -383,13 +326,6 @@ class DeploymentLever:
         if self._watches is not None:
             await self._watches.until(target.namespace, self.kinds, shows, ends_at - time.monotonic())
 
-    async def _with_sets(self, target: Target) -> tuple[Object, list[Object]]:
-        """Read the ReplicaSets and then the Deployment, and return it with its own ones."""
-        found = await self._cluster.list("replicasets", target.namespace, await self._selector(target))
-        deployment = await self._cluster.get("deployments", target.namespace, target.name)
-        uid = deployment["metadata"]["uid"]
-        return deployment, [each for each in found["items"] if controller_uid(each) == uid]
-
     async def _copies_made(self, request: WriteInput) -> int:
         """Create the configuration that the wanted template refers to, before the template is written."""
         if request.change is None or not request.change.config_maps:
@@ -403,7 +339,7 @@ class DeploymentLever:
         drain = request.rules.drain
         if drain is None:
             return
-        objects = await self._fetch(request.target)
+        objects = await self._fetcher.fetch(request.target)
         seen = read(objects, request.rules, request.state, now)
         going = seen.old.total - goal.old
         decided_on_this = seen.owner == request.state.owner and seen.generation == request.generation
@@ -417,7 +353,7 @@ class DeploymentLever:
         if names:
             await leave_services(self._cluster, request.target.namespace, names, drain)
 
-    async def _gone(self, target: Target, old: set[str], number: int) -> _Listed | None:
+    async def _gone(self, target: Target, old: set[str], number: int) -> Listed | None:
         """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
 
         def are_gone(pods: list[Object]) -> bool:
@@ -426,7 +362,7 @@ class DeploymentLever:
         ends_at = time.monotonic() + _GONE_S
         while True:
             await self._until(target, lambda watch: are_gone(watch.owned("pods", old)), ends_at)
-            listed = await self._listed(target)
+            listed = await self._fetcher.listed(target)
             if are_gone(listed.pods):
                 return listed
             if time.monotonic() >= ends_at:
@@ -455,7 +391,7 @@ class DeploymentLever:
         written = await self._moved(request, now)
         if not written.done:
             return written
-        objects = await self._fetch(request.target)
+        objects = await self._fetcher.fetch(request.target)
         if late := overtaken(objects.deployment, written):
             return late
         counts = request.decision.counts or Counts(0, 0)
@@ -473,7 +409,7 @@ class DeploymentLever:
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        objects = await self._fetch(request.target)
+        objects = await self._fetcher.fetch(request.target)
         try:
             request, spared = await self._spare_superseded(request, objects)
         except Stale as stale:
@@ -485,7 +421,7 @@ class DeploymentLever:
             nonlocal serving, is_short, written_on
             deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
             is_short = bool(seen.replicas) and serving < resolve_budget(request.rules.strategy, seen.replicas).floor
-            if not seen.held and seen.template == request.state.baseline.template:
+            if not seen.engaged and seen.template == request.state.baseline.template:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
@@ -517,9 +453,9 @@ class DeploymentLever:
         state = request.state
 
         async def ours() -> Objects | None:
-            objects = await self._fetch(request.target)
+            objects = await self._fetcher.fetch(request.target)
             seen = read(objects, request.rules, state, now)
-            is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.held
+            is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.engaged
             return objects if is_ours and not overtaken(objects.deployment, written) else None
 
         try:
@@ -557,12 +493,12 @@ class DeploymentLever:
         def check(found: Object, patch: Object, tried: Object) -> None:
             refuse_resized(request.target, found, patch, tried, BACK_FIX)
             if request.state.goal is Goal.FORWARD:
-                _check_unchanged(request, found, patch, tried)
+                check_unchanged(request, found, patch, tried)
 
         written = await self._write(request, now, make, finishing=True, check=check)
         if not written.done:
             return written
-        deployment, replicasets = await self._with_sets(request.target)
+        deployment, replicasets = await self._fetcher.with_sets(request.target)
         finished = await self._finish_replicasets(request, replicasets)
         cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
@@ -590,7 +526,7 @@ class DeploymentLever:
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
-        finishing: bool = False, fresh: Objects | None = None, listed: _Listed | None = None,
+        finishing: bool = False, fresh: Objects | None = None, listed: Listed | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
         """Write on a fresh read, which may be that of the caller (``fresh``), or on what was ``listed`` a moment ago.
@@ -605,13 +541,14 @@ class DeploymentLever:
             nonlocal warning
             objects = next(read_before, None)
             if objects is None:
-                objects = await (self._completed(request.target, listed) if listed else self._fetch(request.target))
+                fetcher = self._fetcher
+                objects = await (fetcher.completed(request.target, listed) if listed else fetcher.fetch(request.target))
             lost = lost_baseline(objects, request.state, _rolling(objects, request))
             if lost.saved:
                 version = objects.deployment["metadata"]["resourceVersion"]  # somebody may put the value back meanwhile
                 patch = {"metadata": {"resourceVersion": version, "annotations": {BASELINE: lost.saved}}}
                 await self._cluster.patch("deployments", request.target.namespace, request.target.name, patch)
-                objects, warning = await self._fetch(request.target), lost.warning
+                objects, warning = await self._fetcher.fetch(request.target), lost.warning
             seen = read(objects, request.rules, request.state, now)
             return Snapshot(objects.deployment, objects, seen, is_engaged(objects.deployment))
 
@@ -650,41 +587,6 @@ def _requested_replicas(replicaset: Object) -> int:
     return int(replicaset["spec"].get("replicas", 0))
 
 
-def refuse_unsettled(objects: Objects, target: Target) -> None:
-    """Refuse a Deployment that is paused, or in the middle of a rollout of its own.
-
-    Raises:
-        Refused: with the command that settles it.
-    """
-    deployment = objects.deployment
-    refuse_paused(deployment, target)
-    running = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
-    current = fingerprint(deployment["spec"]["template"])
-    if [fingerprint(rs["spec"]["template"]) for rs in running] != [current]:
-        raise Refused(
-            "is in the middle of a rollout of its own, so there is no proven version to return to",
-            field="target",
-            value=str(target),
-            fix=f"wait until it ends, or run `kubectl rollout undo deployment/{deployment['metadata']['name']}`",
-        )
-
-
-def refuse_paused(deployment: Object, target: Target) -> None:
-    """Refuse a Deployment whose controller is paused.
-
-    Raises:
-        Refused: with the command that resumes it.
-    """
-    if is_paused(deployment):
-        name = deployment["metadata"]["name"]
-        raise Refused(
-            "is paused" if name == target.name else f"has a paused Deployment: {name}",
-            field="target",
-            value=str(target),
-            fix=f"run `kubectl rollout resume deployment/{name}`",
-        )
-
-
 def _stored(written: Written) -> Written:
     """Return a move with the intended mark, unpaused. If the Deployment is paused then, somebody else paused it."""
     mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
@@ -693,7 +595,7 @@ def _stored(written: Written) -> Written:
 
 def _pausing(deployment: Object, rules: Rules, mark: Mark) -> Object:
     """Return the patch that pauses the Deployment. It overwrites no fields that somebody else changed."""
-    ours = hold_token(deployment) == with_paused(mark, paused=False).hold
+    ours = lever_token(deployment) == with_paused(mark, paused=False).token
     return rest_patch(deployment, rules) if ours and replicas_of(deployment) else pause_patch(deployment, paused=True)
 
 
@@ -702,50 +604,9 @@ def _paused_after(request: WriteInput, moved: Written, patch: Object, after: Obj
     mark = moved.mark or request.state.mark
     if "strategy" in patch["spec"]:
         meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
-        mark = mark.model_copy(update={"hold": hold_token(meant)})
+        mark = mark.model_copy(update={"token": lever_token(meant)})
     mark = mark_after_pause(mark, after["metadata"]["generation"])
     return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
-
-
-def _check_unchanged(request: WriteInput, found: Object, patch: Object, tried: Object) -> None:
-    """Stop a write if admission changes its template: the controller would make room for it at once.
-
-    Raises:
-        Rewritten: naming what admission changes, with the version that it makes.
-    """
-    stored = tried["spec"]["template"]
-    if fingerprint(stored) != request.state.wanted.template:
-        meant = patch["spec"].get("template") or found["spec"]["template"]
-        changed = ", ".join(differences(meant, stored)) if request.change is None or not request.change.patch else ""
-        raise Rewritten(f"{CHANGES}: {changed or 'the pod template'}; nothing was written", version_of(stored))
-
-
-def _check_admitted(target: Target, found: Object, patch: Object, tried: Object, fix: str) -> None:
-    """Stop a write if admission changes what holds the Deployment, who does, or its replicas.
-
-    Raises:
-        Refused: naming what admission changes.
-    """
-    refuse_lost(target, found, patch, tried, fix)
-    refuse_resized(target, found, patch, tried, fix)
-    meant, stored = hold_token(patch), hold_token({"spec": {**tried["spec"], "paused": None}})
-    if meant != stored:
-        raise changed_by_admission(target, f"{meant} to {stored}", fix)
-
-
-def _warnings(deployment: Object, start: Object, tried: Object, rules: Rules) -> tuple[str, ...]:
-    budget, wanted = resolve_budget(rules.strategy, replicas_of(deployment)), tried["spec"]["template"]
-    found = list(losses(stopping_of(start), stopping_of(wanted), rules, budget.replicas, drainable=True))
-    if is_paused(tried):
-        found.append(
-            f"{ADMISSION} pauses the Deployment when its template changes: the rollout holds until you run "
-            f"`kubectl rollout resume deployment/{deployment['metadata']['name']}`"
-        )
-    if deployment["spec"].get("strategy", {}).get("type") == "Recreate":
-        found.append("strategy Recreate becomes RollingUpdate during the rollout, and is restored at its end")
-    if budget.floor == 0:
-        found.append(NO_FLOOR)
-    return tuple(found)
 
 
 def _old_sets(objects: Objects, state: State) -> set[str]:

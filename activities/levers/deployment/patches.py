@@ -124,7 +124,7 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
     refuse_asleep(seen)
     deployment, state = objects.deployment, request.state
     unwritten = seen.template != state.wanted.template
-    if not unwritten and seen.held and seen.asked == counts:
+    if not unwritten and seen.engaged and seen.requested == counts:
         return None
     budget = resolve_budget(request.rules.strategy, seen.replicas)
     problem = objection(budget, seen, counts) or unholdable(seen.replicas, counts) or _resizing(objects)
@@ -153,7 +153,7 @@ def resize_patch(objects: Objects, seen: Observation, request: WriteInput, repli
             the present replicas, and the controller would make the rest of the move by another proportion.
     """
     patch: Object = {"spec": {"replicas": replicas}}
-    if seen.held and seen.replicas:
+    if seen.engaged and seen.replicas:
         problem = _resizing(objects) or _moving(objects)
         if problem:
             raise Stale(problem)

@@ -11,7 +11,7 @@ from activities.levers.ownership import (
     OWNER,
     Fields,
     annotations_of,
-    foreign_hold,
+    foreign_fields,
     foreign_template,
     has_baseline,
     replicas_of,
@@ -148,12 +148,12 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         replicas=replicas_of(deployment),
         old=old_side,
         new=new_side,
-        asked=_requested_counts(objects, state, Counts(old_side.total, new_side.total)),
+        requested=_requested_counts(objects, state, Counts(old_side.total, new_side.total)),
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
         # Somebody else can restore all other fields: on the way back a paused controller moves nothing either.
-        held=is_engaged(deployment) or (back and is_paused(deployment)),
+        engaged=is_engaged(deployment) or (back and is_paused(deployment)),
         emptied=is_engaged(deployment) and not objects.replicasets,
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
@@ -275,7 +275,7 @@ def is_paused(deployment: Object) -> bool:
 
 
 def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collection[str]) -> bool:
-    """Whether to pause a held Deployment now: its ReplicaSets have the requested sizes, or its template is not ours.
+    """Whether to pause an engaged Deployment now: its ReplicaSets have the requested sizes, or its template is foreign.
 
     A paused controller still scales all ReplicaSets in proportion, up to R + maxSurge together. If it were paused
     during a move, it would replace the replicas that the move removes, and remove ready ones of the other side.
@@ -286,14 +286,14 @@ def can_be_paused(deployment: Object, replicasets: list[Object], ours: Collectio
 
 
 def _rests(deployment: Object, replicasets: list[Object]) -> bool:
-    """Whether the controller of a held Deployment has nothing to move, paused or not."""
+    """Whether the controller of an engaged Deployment has nothing to move, paused or not."""
     sizes, counts = _sizes(deployment, replicasets), requested(deployment)
     is_whole = sizes == (0, replicas_of(deployment)) and sum(sizes) < sum(counts)  # it adds no replica to these
     return sizes.old <= counts.old and (sum(sizes) == sum(counts) or is_whole)
 
 
 def is_moving(deployment: Object, replicasets: list[Object]) -> bool:
-    """Whether the controller of a held Deployment that is not paused is still making a move.
+    """Whether the controller of an engaged Deployment that is not paused is still making a move.
 
     It never makes more new replicas than R, whatever the fields allow, and removes none for being too many.
     """
@@ -322,7 +322,7 @@ def _budget_fields(deployment: Object) -> tuple[int | str, int | str]:
     return rolling.get("maxSurge", 0), rolling.get("maxUnavailable", 0)
 
 
-_HELD_FIELDS: Fields = {
+_LEVER_FIELDS: Fields = {
     "minReadySeconds": ("f:minReadySeconds",),
     "maxSurge": ("f:strategy", "f:rollingUpdate", "f:maxSurge"),
     "maxUnavailable": ("f:strategy", "f:rollingUpdate", "f:maxUnavailable"),
@@ -331,7 +331,7 @@ _HELD_FIELDS: Fields = {
 }
 
 
-def hold_token(deployment: Object) -> str:
+def lever_token(deployment: Object) -> str:
     """Return the fields that hold the Deployment, in a form that can be compared."""
     spec = deployment["spec"]
     surge, unavailable = _budget_fields(deployment)
@@ -343,7 +343,7 @@ def hold_token(deployment: Object) -> str:
 
 def with_paused(mark: Mark, *, paused: bool) -> Mark:
     """Return the mark with the field ``paused`` set."""
-    return mark.model_copy(update={"hold": mark.hold.replace(f"paused={not paused}", f"paused={paused}")})
+    return mark.model_copy(update={"token": mark.token.replace(f"paused={not paused}", f"paused={paused}")})
 
 
 def mark_after_pause(mark: Mark, generation: int) -> Mark:
@@ -358,7 +358,7 @@ def mark_after_pause(mark: Mark, generation: int) -> Mark:
 
 def mark_of(deployment: Object) -> Mark:
     """Return the mark of this write."""
-    return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), hold_token(deployment))
+    return ownership.mark_of(deployment, fingerprint(deployment["spec"]["template"]), lever_token(deployment))
 
 
 def _foreign(objects: Objects, state: State) -> Foreign | None:
@@ -366,15 +366,15 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
     known = [rs["spec"]["template"] for rs in objects.replicasets]
     if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
-    now, own = hold_token(deployment), _own_token(deployment, state)
-    return foreign_template(deployment, template, known, "f:template", state) or foreign_hold(
-        deployment, fingerprint(template), now, _HELD_FIELDS, state, own=own
+    now, own = lever_token(deployment), _own_token(deployment, state)
+    return foreign_template(deployment, template, known, "f:template", state) or foreign_fields(
+        deployment, fingerprint(template), now, _LEVER_FIELDS, state, own=own
     )
 
 
 def _own_token(deployment: Object, state: State) -> str:
-    """Return the fields as they were before the rollout, as ``hold_token`` does; empty except on the way back."""
+    """Return the fields as they were before the rollout, as ``lever_token`` does; empty except on the way back."""
     if state.goal is not Goal.BACK or not has_baseline(deployment):
         return ""
     saved = saved_baseline(deployment)
-    return hold_token({"spec": {name: saved.get(name) for name in ("strategy", "minReadySeconds", "paused")}})
+    return lever_token({"spec": {name: saved.get(name) for name in ("strategy", "minReadySeconds", "paused")}})

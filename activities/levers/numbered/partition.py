@@ -43,7 +43,7 @@ from activities.levers.ownership import (
     changed_by_admission,
     check_owner,
     deleted,
-    foreign_hold,
+    foreign_fields,
     foreign_template,
     is_another,
     labels_of,
@@ -248,7 +248,7 @@ class PartitionLever(ABC):
         foreign = (
             unsaved(found, state)
             or foreign_template(found, template, list(numbered.templates.values()), self.template_path, state)
-            or foreign_hold(found, numbered.version, numbered.token, self.fields, state, own=own)
+            or foreign_fields(found, numbered.version, numbered.token, self.fields, state, own=own)
         )
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
@@ -383,7 +383,7 @@ class PartitionLever(ABC):
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != request.state.wanted.template
-            if not unwritten and seen.held and seen.asked == goal:
+            if not unwritten and seen.engaged and seen.requested == goal:
                 return None
             budget = resolve_budget(request.rules.strategy, seen.replicas)
             problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))

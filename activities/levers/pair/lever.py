@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.lever import refuse_paused, refuse_unsettled
+from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
 from activities.levers.deployment.reading import Objects, is_engaged, revisions, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment

@@ -128,12 +128,12 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         replicas=pair.replicas,
         old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
         new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
-        asked=counts,
+        requested=counts,
         home=baseline.home(pair, state.restored) if baseline else counts,
         template=pair.template,
         generation=pair.generation,
         owner=annotations_of(pair.old.deployment).get(OWNER),
-        held=baseline is not None,
+        engaged=baseline is not None,
         foreign=_foreign(pair, state),
         problem=judged(
             rising, ended, restarts, state.began_at, absent, *_unmade(pair, back=back), others=new if back else old
@@ -157,7 +157,7 @@ def mark_of(pair: Pair) -> Mark:
     """Return the mark of this write."""
     return Mark(
         template=pair.template,
-        hold=_token(pair.counts),
+        token=_token(pair.counts),
         generation=pair.generation,
         uid=pair.old.deployment["metadata"]["uid"],
         new_uid=pair.new.deployment["metadata"]["uid"] if pair.new else "",
@@ -277,9 +277,9 @@ def _foreign(pair: Pair, state: State) -> Foreign | None:
 
 
 def _foreign_counts(pair: Pair, mark: Mark) -> Foreign | None:
-    if not mark.hold or mark.hold == _token(pair.counts):
+    if not mark.token or mark.token == _token(pair.counts):
         return None
-    before = dict(part.split("=") for part in mark.hold.split())
+    before = dict(part.split("=") for part in mark.token.split())
     sides = {"old": pair.old, "new": pair.new}
     for side, objects in sides.items():
         requested = str(getattr(pair.counts, side))
