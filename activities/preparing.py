@@ -10,6 +10,7 @@ from activities.levers.ownership import labels_of
 from activities.routers.base import Router
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed
+from segue.observation import Observation
 from segue.policy import Policy
 from segue.rights import Right, commands, described, grants, needed, uses_of
 from segue.spec import SupervisedTarget, Target
@@ -97,5 +98,14 @@ async def _with_ready(lever: Lever, request: PrepareInput, prepared: Prepared, n
         f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "
         "replicas, and at least 1"
     )
-    more = (warning,) if ready < replicas else ()
-    return prepared.model_copy(update={"ready": ready, "warnings": (*prepared.warnings, *more)})
+    told = (*prepared.warnings, *((warning,) if ready < replicas else ()))
+    found = {"ready": ready, "starting": _starting(seen, request, now), "warnings": told}
+    return prepared.model_copy(update=found)
+
+
+def _starting(seen: Observation, request: PrepareInput, now: float) -> int:
+    """Return how many replicas are starting; 0 for a target whose own controller, or operator, rolls back by itself."""
+    if seen.numbered or seen.autonomous:
+        return 0
+    deadline_s = request.rules.readiness.deadline.total_seconds()
+    return sum(each.is_starting(deadline_s, now) for each in (*seen.pods.old, *seen.pods.new))

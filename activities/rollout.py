@@ -149,6 +149,8 @@ def _defined(defined: contract.Activity[Any, Any]) -> Callable[[F], F]:
     def decorate(method: F) -> F:
         @functools.wraps(method)
         async def run(*args: Any) -> Any:
+            if isinstance(args[-1], WriteInput):
+                args = (*args[:-1], args[-1].lowered)
             try:
                 with urgent(_urgency(defined, args[-1])):
                     return await method(*args)

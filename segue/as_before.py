@@ -10,7 +10,8 @@ from segue.units import share
 def as_before(rules: Rules, state: State, replicas: int) -> Rules:
     """Return the rules, with a lower floor if not all replicas were ready before the rollout.
 
-    The floor is at least the number ready before the rollout, or at one time since, less ``maxUnavailable``. It is a
+    The floor is the number ready before the rollout, or at one time since, less ``maxUnavailable``. In a rollback,
+    replicas that were starting before count as ready ones, until it makes no progress with them. The floor is a
     percentage, and follows R: a number could let all replicas be unavailable after somebody scaled the target down.
     """
     return _lowered(rules, _absent(state, replicas), replicas)
@@ -21,9 +22,7 @@ def for_way_back(rules: Rules, state: State, replicas: int) -> Rules:
 
     What the new version reached says nothing about the baseline: it may never have as many ready replicas.
     """
-    if state.goal is Goal.BACK:
-        return rules
-    return _lowered(rules, state.lacking(replicas) - state.unreached(replicas), replicas)
+    return _lowered(rules, state.lacking(replicas) - _absent(state, replicas), replicas)
 
 
 def _lowered(rules: Rules, lacking: int, replicas: int) -> Rules:
@@ -33,6 +32,11 @@ def _lowered(rules: Rules, lacking: int, replicas: int) -> Rules:
     unavailable = min(replicas, budget.unavailable + lacking)
     changes = {"max_unavailable": share(unavailable, replicas, round_up=False), "step": budget.step}
     return rules.model_copy(update={"strategy": rules.strategy.model_copy(update=changes)})
+
+
+def can_lower(state: State, replicas: int) -> bool:
+    """Whether a rollback can go on with a lower floor: some replicas that count as ready were only starting before."""
+    return state.lacking(replicas) > _absent(state, replicas)
 
 
 def with_ready(state: State, seen: Observation) -> State:
@@ -55,7 +59,10 @@ def is_outdated(state: State, seen: Observation) -> bool:
 
 
 def _absent(state: State, replicas: int) -> int:
-    return state.lacking(replicas) if state.goal is Goal.BACK else state.unreached(replicas)
+    before = state.before
+    if state.goal is Goal.FORWARD or before is None:
+        return state.unreached(replicas)
+    return max(0, state.lacking(replicas) - (0 if before.lowered else before.starting))
 
 
 def _resized(before: Before, goal: Goal, seen: Observation) -> Before:

@@ -5,10 +5,11 @@ result model, so that later releases can add fields.
 """
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import Field
 
+from segue.as_before import as_before
 from segue.decide import Decision
 from segue.gates import Verdict
 from segue.history import Note
@@ -158,6 +159,8 @@ class Prepared(Frozen):
     """What a new replica requests of a node; None if that is not known."""
     ready: int | None = None
     """How many replicas are Ready; None if a former run left the target partway."""
+    starting: int = 0
+    """How many of the others are starting, of a target without numbers whose replicas Segue moves."""
     governed: bool = False
     """Whether a rule of the worker's policy holds for the target."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -209,8 +212,11 @@ class WriteInput(Frozen):
 
     target: AnyTarget
     rules: Rules
+    """Those of the spec: rules with a lower floor need not be valid ones, which each reader of this input checks."""
     state: State
     decision: Decision
+    replicas: int = 0
+    """R at the decision, for which the floor is lowered; 0 if ``rules`` stand as they are."""
     change: Change | None = None
     """Set only while the template is not written yet."""
     generation: int = 0
@@ -221,6 +227,13 @@ class WriteInput(Frozen):
     """Where the traffic went at the decision."""
     ready_at: float = 0.0
     """Since when the move waits only for its write: seconds since the epoch; 0 if that is not known."""
+
+    @property
+    def lowered(self) -> Self:
+        """The same with the floor of a target that was not whole before; not to be sent."""
+        if not self.replicas:
+            return self
+        return self.model_copy(update={"rules": as_before(self.rules, self.state, self.replicas), "replicas": 0})
 
 
 class Written(Frozen):

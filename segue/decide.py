@@ -8,7 +8,7 @@ The same input gives the same action, so an action that was not carried out is d
 from collections.abc import Callable
 from enum import StrEnum
 
-from segue.as_before import as_before
+from segue.as_before import as_before, can_lower
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.standing import breaches, missing_evidence, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem, Side, belonging
@@ -57,6 +57,7 @@ class Act(StrEnum):
     ROUTE = "route"
     ACCEPTED = "accepted"
     UNDO = "undo"
+    LOWER_FLOOR = "lowerFloor"
     ALARM = "alarm"
     CALM = "calm"
     FINISH = "finish"
@@ -913,12 +914,28 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     if (
         seen.home is None
         and state.claimed
-        and (seen.engaged or seen.template != state.baseline.template)
+        and (seen.engaged or seen.template != state.baseline.template or _is_kept_up(rules, state, seen))
         and not seen.pinned
         and not _blocked(state)
     ):
         return Decision(act=Act.UNDO, why="restoring the baseline")
     return None
+
+
+def _lower_floor(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
+    """Lower the floor of a rollback without progress, if replicas that were starting before count as ready ones."""
+    if not can_lower(state, seen.replicas) or now < _deadline_at(rules, state, seen) or _blocked(state):
+        return None
+    ready = seen.replicas - state.lacking(seen.replicas)
+    why = f"the rollback needs no more ready replicas than there were before the rollout: {ready} of {seen.replicas}"
+    return Decision(act=Act.LOWER_FLOOR, why=why)
+
+
+def _is_kept_up(rules: Rules, state: State, seen: Observation) -> bool:
+    """Whether the target's own controller goes back with a higher floor than the rollback has by now."""
+    if seen.own_unavailable is None or state.before is None or not state.before.lowered:
+        return False
+    return seen.own_unavailable < resolve_budget(rules.strategy, seen.replicas).unavailable
 
 
 def _all_old(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -1080,5 +1097,6 @@ _FORWARD: tuple[Case, ...] = (
     _move, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
-    _fenced, _foreign, _routed, _accepted, _undo, _resized, _retaining, _return, _unpaused, _all_old, _alarm, _waiting,
+    _fenced, _foreign, _routed, _accepted, _undo, _resized, _retaining, _return, _unpaused, _all_old, _lower_floor,
+    _alarm, _waiting,
 )  # fmt: skip

@@ -174,6 +174,8 @@ class Observation(Frozen):
 
     Such a target can be held at any counts, and its new side never runs two versions.
     """
+    own_unavailable: int | None = None
+    """How many replicas the target's own controller lets be unavailable; None if a lever is engaged, or not known."""
     template: str
     """Fingerprint of the target's pod template."""
     generation: int = 0

@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+_WAITING_TO_START = {"", "ContainerCreating", "PodInitializing"}
+_REPORTED_S = 5.0
+"""A kubelet reports the conditions of a pod so long after its start."""
+
 
 class ContainerFacts(NamedTuple):
     """The facts of a container's status."""
@@ -91,6 +95,18 @@ class Replica(NamedTuple):
     def restarts(self) -> int:
         """The restarts of all its containers."""
         return sum(c.restarts for c in self.containers)
+
+    def is_starting(self, deadline_s: float, now: float) -> bool:
+        """Whether it has not been Ready yet, or not since its node restarted it, and nothing is wrong for now."""
+        if self.ready_since is not None or self.is_lost or self.gates or self.unplaced_since is not None:
+            return False
+        if any(c.own_restarts or c.waiting not in _WAITING_TO_START for c in self.containers):
+            return False
+        if self.started_at is None:  # it was created a moment ago
+            return True
+        since = self.unready_since or self.started_at
+        is_first = since <= self.started_at + _REPORTED_S or any(c.by_node for c in self.containers)
+        return is_first and now < since + deadline_s
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> bool:
         """Whether it has been Ready for ``min_ready_s`` seconds with at most ``max_restarts`` restarts.

@@ -165,6 +165,10 @@ class Before(Frozen):
     """The most replicas of both sides that have been Ready at one time since, at most ``replicas``."""
     mixed: bool = False
     """Whether the old side may hold superseded versions, which say nothing about the baseline."""
+    starting: int = 0
+    """How many of the others were starting: they are expected to be Ready in a rollback, until it makes no progress."""
+    lowered: bool = False
+    """Whether the rollback made no progress, so that its floor counts only what was Ready before."""
 
 
 class State(Frozen):
@@ -496,7 +500,9 @@ class State(Frozen):
     def after_retarget(self, wanted: Version, now: float, demand: Demand | None = None) -> Self:
         """Record that another version is wanted, also during a rollback: a new plan begins, no waypoint is passed."""
         who = self.retarget.by if self.retarget else ""
-        before = self.before and self.before.model_copy(update={"mixed": self.before.mixed or self.claimed})
+        before = self.before and self.before.model_copy(
+            update={"mixed": self.before.mixed or self.claimed, "lowered": False}
+        )
         return self.but(
             before=before,
             goal=Goal.FORWARD,
@@ -596,6 +602,11 @@ class State(Frozen):
     def after_alarm(self, why: str, now: float) -> Self:
         """Record that the rollback makes no progress, or makes progress again (``why`` empty)."""
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
+
+    def after_lower_floor(self, why: str, now: float) -> Self:
+        """Record that the floor of the rollback counts only what was ready before the rollout, from here on."""
+        before = self.before and self.before.model_copy(update={"lowered": True})
+        return self.but(before=before, progress_at=now).noted(now, "floor lowered", why)
 
     def after_finish(self, writes: int, now: float) -> Self:
         """Record the end, and a requested number of replicas that could not be written until then."""

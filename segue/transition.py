@@ -114,7 +114,8 @@ def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
     )
     state = state.but(governed=prepared.governed, labels=prepared.labels, namespace_labels=prepared.namespace_labels)
     if prepared.ready is not None:
-        state = state.but(before=Before(replicas=prepared.replicas, ready=min(prepared.ready, prepared.replicas)))
+        ready = min(prepared.ready, prepared.replicas)
+        state = state.but(before=Before(replicas=prepared.replicas, ready=ready, starting=prepared.starting))
     for warning in prepared.warnings:
         state = state.noted(now, "warning", warning)
     return state.after_lint(prepared.linted, now, by)
@@ -219,6 +220,7 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.FREEZE: lambda state, done: state.after_freeze(done.decision.why, done.now),
     Act.THAW: lambda state, done: state.after_freeze("", done.now),
     Act.ALARM: lambda state, done: state.after_alarm(done.decision.why, done.now),
+    Act.LOWER_FLOOR: lambda state, done: state.after_lower_floor(done.decision.why, done.now),
     Act.CALM: lambda state, done: state.after_alarm("", done.now),
     Act.DRAIN: lambda state, done: state.after_drain(done.decision.counts, done.decision.why, done.now),
     Act.FENCED: lambda state, done: state.after_fenced(done.decision.why, done.now),

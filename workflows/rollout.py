@@ -23,7 +23,6 @@ from temporalio.exceptions import (
 
 with workflow.unsafe.imports_passed_through():
     from segue import contract, messages
-    from segue.as_before import as_before
     from segue.contract import (
         Activity,
         NotifyInput,
@@ -407,9 +406,10 @@ class RolloutWorkflow:
                 self._activity_of(decision),
                 WriteInput(
                     target=self._spec.target,
-                    rules=as_before(self._spec.rules, self._state, self._observed.replicas),
+                    rules=self._spec.rules,
                     state=self._state.brief,
                     decision=decision,
+                    replicas=self._observed.replicas,
                     change=self._spec.change if unwritten else None,
                     generation=self._seen.generation if self._seen else 0,
                     routed=self._seen.routed if self._seen else None,

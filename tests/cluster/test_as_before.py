@@ -1,6 +1,7 @@
 """Targets that were not whole before, or lose readiness at a stop: safety goes on, and the end is as it was before."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,44 @@ async def test_readiness_lost_at_a_stop_is_made_good(served: Lab) -> None:
             await case.ends("RolledBack")
 
     await asyncio.gather(one(DeploymentSubject), one(PairSubject))
+
+
+async def test_replicas_that_were_starting_are_expected_on_the_way_back(served: Lab) -> None:
+    """Of 4, 2 were starting: 4 stay ready on the way back. If it makes no progress with them, it ends with 2."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}
+    readiness = {"minReady": "0s", "deadline": "15s"}
+
+    async def two_start(name: str, kind: type[Subject]) -> None:
+        await kind(served, name).create(4, ready_after="5s")
+        for pod in served.pods(name)[:2]:
+            served.core.delete_namespaced_pod(pod.metadata.name, served.namespace)
+        await until("two start", lambda: len(served.pods(name)) == 4 and ready(served, name) == 2)
+
+    async def two_never_start(name: str, kind: type[Subject]) -> None:
+        await kind(served, name).create(4, mode="never-ready")
+        pods = await until("all exist", lambda: found if len(found := served.pods(name)) == 4 else None)
+        for pod in pods[:2]:
+            served.relabel(pod.metadata.name, "ready")
+        await until("two are ready", lambda: ready(served, name) == 2)
+
+    async def one(kind: type[Subject], begin: Callable[[str, type[Subject]], Awaitable[None]], least: int) -> None:
+        name = f"{kind.kind.lower()}-{least}"
+        await begin(name, kind)
+        change = kind.changed(2, "ready")
+        async with served.rolled(name, change, kind=kind, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await until("all are ready", lambda: ready(served, name) >= 4)
+            back = case.watcher.mark()
+            await case.run.send("abort", reason="a test")
+            report = await case.ends("Aborted")
+        assert any(entry.what == "floor lowered" for entry in report.entries) == (least == 2)
+        case.watcher.assert_within(least, 5, since=back, passing=1)
+        assert ready(served, name, "chat:1") == least
+
+    kinds = DeploymentSubject, PairSubject
+    await asyncio.gather(
+        *(one(kind, two_start, 4) for kind in kinds), *(one(kind, two_never_start, 2) for kind in kinds)
+    )
 
 
 async def test_what_was_lost_at_the_full_ceiling_makes_room_at_once(served: Lab, tmp_path: Path) -> None:

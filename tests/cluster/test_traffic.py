@@ -48,10 +48,13 @@ class Sides:
             "new": f"{self.name}-green",
         }
 
-    async def create(self, *, mode: str = "ready", ready_after: str = "300ms", made: bool = False) -> None:
+    async def create(
+        self, *, mode: str = "ready", ready_after: str = "300ms", made: bool = False, broken: bool = False
+    ) -> None:
         """Blue with its replicas, green with none; a Service for users, a preview, one for each side.
 
         ``made`` leaves green to be made by a rollout, with ``green_label``: then blue's selector says no side.
+        ``broken`` lets one replica of blue lose its readiness for good.
         """
         for side, replicas, image in (("blue", R, 1), ("green", 0, 2)):
             self.service(f"{self.name}-{side}", side)
@@ -71,6 +74,9 @@ class Sides:
             self.service(name, "blue")
         blue = f"{self.name}-blue"
         await until("blue serves", lambda: (self.lab.deployment(blue).status.available_replicas or 0) == R)
+        if broken:
+            self.lab.relabel(self.lab.pods(self.name)[0].metadata.name, "never-ready")
+            await until("one is not ready", lambda: self.lab.deployment(blue).status.available_replicas == R - 1)
 
     def service(self, name: str, side: str) -> None:
         selector = {"app": self.name, **({"side": side} if side else {})}
@@ -217,6 +223,21 @@ async def test_blue_green(served: Lab) -> None:
         assert case.traffic.sequence() == [BLUE, GREEN]
 
     await asyncio.gather(whole(), approved())
+
+
+async def test_blue_green_of_a_target_that_was_not_whole(served: Lab) -> None:
+    """One replica of blue is broken: a good version completes, and a bad one goes back to what was ready."""
+
+    async def one(name: str, outcome: str, **make: Any) -> None:
+        async with led(served, name, {"retain": "1s"}, make={"broken": True, **make}) as case:
+            await case.ends(outcome)
+        case.traffic.assert_served(R - 1)
+        case.pods.assert_within(R - 1, 2 * R)
+        completed = outcome == "Completed"
+        assert case.traffic.sequence() == ([BLUE, GREEN] if completed else [BLUE])
+        assert case.sides.replicas() == ((0, R) if completed else (R, 0))
+
+    await asyncio.gather(one("good", "Completed"), one("bad", "RolledBack", mode="crash-loop"))
 
 
 async def test_blue_green_goes_back_at_every_point(stack: Stack, served: Lab) -> None:

@@ -14,9 +14,11 @@ from segue.decide import Act, Decision, decide
 from segue.errors import Stale
 from segue.gates import Result
 from segue.gates.readiness import judge_readiness
-from segue.observation import Cause, Counts, Observation, Problem, Side, Version
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.spec import Readiness, Rules, Strategy
+from segue.spec.strategy import Order, Way
 from segue.spec.target import DeploymentTarget
+from segue.spec.traffic import ByService
 from segue.state import Before, Goal, Outcome, State, requested
 
 NOW, DEADLINE_S = 1_000.0, 60
@@ -47,6 +49,10 @@ def see(old: tuple[int, int], new: tuple[int, int], **more: object) -> Observati
         pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 4, 3, id="three-of-four"),
         pytest.param(Before(replicas=4, ready=3, reached=4), Goal.FORWARD, 4, 4, id="all-were-ready-since"),
         pytest.param(Before(replicas=4, ready=3, reached=4), Goal.BACK, 4, 3, id="the-old-ones-never-were"),
+        pytest.param(Before(replicas=4, ready=3, starting=1), Goal.FORWARD, 4, 3, id="one-was-starting"),
+        pytest.param(Before(replicas=4, ready=2, starting=1), Goal.BACK, 4, 3, id="back-and-one-was-starting"),
+        pytest.param(Before(replicas=4, ready=2, starting=1, lowered=True), Goal.BACK, 4, 2, id="without-progress"),
+        pytest.param(Before(replicas=4, ready=4, starting=1), Goal.BACK, 4, 4, id="it-is-ready-since"),
         pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 3, 3, id="fewer-replicas-now"),
         pytest.param(Before(replicas=3, ready=1), Goal.BACK, 5, 1, id="more-replicas-now"),
         pytest.param(Before(replicas=4, ready=0), Goal.FORWARD, 4, 0, id="nothing-was-ready"),
@@ -60,15 +66,41 @@ def test_the_floor_counts_from_what_was_ready(before: Before | None, goal: Goal,
     assert (budget.floor, budget.surge, budget.step) == (floor, 1, 1)
 
 
+@pytest.mark.parametrize("before", [None, Before(replicas=4, ready=3), Before(replicas=4, ready=0)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Strategy(),
+        Strategy(max_unavailable="25%"),
+        Strategy(order=Order.SCALE_IN_PRIORITY, step=2),
+        Strategy(type=Way.BLUE_GREEN, traffic=ByService(service="chat")),
+    ],
+    ids=lambda strategy: f"{strategy.type} {strategy.order}",
+)
+def test_a_write_of_any_strategy_can_be_read(strategy: Strategy, before: Before | None) -> None:
+    """Rules with a lower floor would not be valid for blueGreen: no attempt of the write could begin."""
+    state, move = MOVING.but(before=before), Decision(act=Act.SCALE, why="why", counts=Counts(3, 1))
+    rules = RULES.model_copy(update={"strategy": strategy})
+    sent = WriteInput(target=DeploymentTarget(name="chat"), rules=rules, state=state, decision=move, replicas=4)
+    read = WriteInput.model_validate_json(sent.model_dump_json(by_alias=True))
+    assert read == sent
+    assert read.lowered.rules == as_before(rules, state, 4)
+    assert read.lowered.lowered == read.lowered
+
+
 @pytest.mark.parametrize("reached", range(5))
 @pytest.mark.parametrize("ready", range(5))
 def test_a_release_goes_back_by_the_rules_of_a_rollback(ready: int, reached: int) -> None:
     """However many new replicas became ready in between; a release knows only what the latest move saved."""
     forward = MOVING.but(before=Before(replicas=4, ready=ready, reached=reached))
     saved = for_way_back(as_before(RULES, forward, 4), forward, 4)
-    back = as_before(RULES, forward.but(goal=Goal.BACK), 4)
+    lowest = forward.but(goal=Goal.BACK).after_lower_floor("why", NOW)
+    back = as_before(RULES, lowest, 4)
     assert resolve_budget(saved.strategy, 4) == resolve_budget(back.strategy, 4)
-    assert for_way_back(back, forward.but(goal=Goal.BACK), 4) == back
+    assert for_way_back(back, lowest, 4) == back
+    strict = lowest.but(before=Before(replicas=4, ready=ready, reached=reached, starting=1))
+    saved = for_way_back(as_before(RULES, strict, 4), strict, 4)
+    assert resolve_budget(saved.strategy, 4) == resolve_budget(back.strategy, 4)
 
 
 @pytest.mark.parametrize("goal", list(Goal))
@@ -280,6 +312,37 @@ LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
     ],
 )  # fmt: skip
 def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float, act: Act) -> None:
+    decision = decide(RULES, state, seen, now)
+    assert decision.act is act, decision
+
+
+SINCE = BACK.but(before=Before(replicas=4, ready=3, reached=4, starting=1))
+THEN = SINCE.after_lower_floor("why", NOW)
+THEIRS = Foreign(who="somebody", what="the image", template="v9")
+UNDER_WAY = {"template": "v0", "engaged": False}
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "now", "act"),
+    [
+        pytest.param(SINCE, see((4, 3), (1, 1), own_unavailable=0, **UNDER_WAY), NOW, Act.WAIT, id="it-may-load"),
+        pytest.param(SINCE, see((4, 3), (1, 1), own_unavailable=0, **UNDER_WAY), LATE, Act.LOWER_FLOOR, id="late"),
+        pytest.param(THEN, see((4, 3), (1, 1), own_unavailable=0, **UNDER_WAY), NOW, Act.UNDO, id="with-a-lower-floor"),
+        pytest.param(THEN, see((4, 3), (1, 1), own_unavailable=1, **UNDER_WAY), NOW, Act.WAIT, id="it-is-written"),
+        pytest.param(THEN, see((4, 2), (1, 1), own_unavailable=1, **UNDER_WAY), LATE, Act.ALARM, id="late-again"),
+        pytest.param(SINCE, see((4, 3), (0, 0), **UNDER_WAY), LATE, Act.FINISH, id="as-before"),
+        pytest.param(SINCE, see((4, 3), (1, 1), home=Counts(4, 0)), NOW, Act.WAIT, id="a-pair-waits"),
+        pytest.param(SINCE, see((4, 3), (1, 1), home=Counts(4, 0)), LATE, Act.LOWER_FLOOR, id="a-pair-is-late"),
+        pytest.param(THEN, see((4, 3), (1, 1), home=Counts(4, 0)), NOW, Act.UNDO, id="a-pair-goes-on"),
+        pytest.param(SINCE.but(foreign=THEIRS), see((4, 3), (1, 1), foreign=THEIRS, **UNDER_WAY), LATE, Act.WAIT,
+                     id="somebody-elses-change-first"),
+        pytest.param(BACK, see((4, 3), (1, 1), **UNDER_WAY), LATE, Act.ALARM, id="none-was-starting"),
+    ],
+)  # fmt: skip
+def test_a_rollback_takes_what_is_ready_only_if_it_makes_no_progress(
+    state: State, seen: Observation, now: float, act: Act
+) -> None:
+    """Of 4, 3 were ready before and one was starting: the floor is 4 until the deadline, and 3 then."""
     decision = decide(RULES, state, seen, now)
     assert decision.act is act, decision
 

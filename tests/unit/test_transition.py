@@ -14,7 +14,7 @@ from segue.messages import Abort, Resume, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.room import Demand
 from segue.spec import Change, Rules, Strategy, Waypoint
-from segue.state import Goal, Mark, Outcome, Reached, Retarget, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Reached, Retarget, State, requested
 from segue.transition import (
     WRITTEN,
     applied,
@@ -93,6 +93,11 @@ ROWS: dict[str, Row] = {
         {"frozen": "", "progress_at": NOW}, [("continues", "no freeze is in effect")],
     ),
     "alarm": (BACK, decided(Act.ALARM), DONE, {"needs_human": True}, [("needs a person", "why")]),
+    "lower-floor": (
+        BACK.but(before=Before(replicas=4, ready=3, reached=4)), decided(Act.LOWER_FLOOR), DONE,
+        {"before": Before(replicas=4, ready=3, reached=4, lowered=True), "progress_at": NOW},
+        [("floor lowered", "why")],
+    ),
     "calm": (
         BACK.but(needs_human=True), decided(Act.CALM), DONE, {"needs_human": False}, [("recovered", "")]
     ),

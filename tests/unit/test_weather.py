@@ -109,14 +109,15 @@ def test_the_floor_holds_at_each_moment() -> None:
 
 
 def test_a_rollback_needs_no_more_ready_replicas_than_before() -> None:
-    """A replica that was not ready when the first new one came lowers the floor by one."""
+    """A replica that had lost its readiness before the first new one lowers the floor; one that starts does not."""
     new = {"n1": READY._replace(version="2")}
-    moments = _moments({}, _pods(4), _pods(3, 1), {**_pods(3), **new}, _pods(3))
-    assert unready_before(moments, 4) == 1
+    moments = _moments({}, _pods(4), {**_pods(3), "p3": LOADING}, {**_pods(3), **new}, _pods(3))
+    assert unready_before(moments) == 1
+    assert unready_before(_moments({}, _pods(4), _pods(3, 1), {**_pods(3), **new}, _pods(3))) == 0
     assert _judged(moments)
     assert not _judged(moments, unready_before=1)
     assert _judged([*moments, *_moments(_pods(2), start=300)], unready_before=1)
-    assert unready_before(_moments({}, _pods(4), {**_pods(4), **new}), 4) == 0
+    assert unready_before(_moments({}, _pods(4), {**_pods(4), **new})) == 0
 
 
 def test_what_a_fault_takes_is_accounted() -> None:

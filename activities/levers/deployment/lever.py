@@ -421,8 +421,9 @@ class DeploymentLever:
         def make(objects: Objects, seen: Observation) -> Object | None:
             nonlocal serving, is_short, written_on
             deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
-            is_short = bool(seen.replicas) and serving < resolve_budget(request.rules.strategy, seen.replicas).floor
-            if not seen.engaged and seen.template == request.state.baseline.template:
+            budget = resolve_budget(request.rules.strategy, max(seen.replicas, 1))
+            is_short = bool(seen.replicas) and serving < budget.floor
+            if seen.template == request.state.baseline.template and (seen.own_unavailable or 0) >= budget.unavailable:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 

@@ -149,6 +149,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         old=old_side,
         new=new_side,
         requested=_requested_counts(objects, state, Counts(old_side.total, new_side.total)),
+        own_unavailable=None if is_engaged(deployment) else own_unavailable(deployment),
         template=fingerprint(deployment["spec"]["template"]),
         generation=deployment["metadata"].get("generation", 0),
         owner=annotations_of(deployment).get(OWNER),
@@ -171,6 +172,14 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         next_proven_at=min(soon, default=None),
         pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
+
+
+def own_unavailable(deployment: Object) -> int:
+    """Return how many replicas the controller lets be unavailable by the Deployment's present strategy."""
+    budget, replicas = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}), replicas_of(deployment)
+    surge = resolve(budget.get("maxSurge", 0), replicas, round_up=True)
+    unavailable = resolve(budget.get("maxUnavailable", 0), replicas, round_up=False)
+    return unavailable if surge else max(unavailable, 1)
 
 
 def _waits_s(deployment: Object) -> int:

@@ -9,11 +9,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.reading import Objects, read_set
+from activities.levers.deployment.reading import Objects, own_unavailable, read_set
 from activities.levers.ownership import replicas_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
-from segue.units import resolve
 
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
@@ -60,9 +59,7 @@ async def make_room(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | No
 
 def _floor(deployment: Object) -> int:
     """Return how many replicas have to be ready by the Deployment's present strategy."""
-    replicas = replicas_of(deployment)
-    unavailable = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxUnavailable", 0)
-    return replicas - resolve(unavailable, replicas, round_up=False)
+    return replicas_of(deployment) - own_unavailable(deployment)
 
 
 async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None:

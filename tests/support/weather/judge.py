@@ -131,7 +131,7 @@ class Seen:
     outages: Collection[tuple[float, float]] = ()
     """When servers of the cluster were away: controllers learn of a change of the replicas only afterwards."""
     unready_before: int = 0
-    """How many replicas were not ready before the rollout: a rollback need not have more ready than before."""
+    """How many replicas had lost their readiness before the rollout: it needs no more ready ones than before."""
 
 
 def breaches(seen: Seen) -> list[str]:
@@ -139,11 +139,13 @@ def breaches(seen: Seen) -> list[str]:
     return [*_under(seen), *_over(seen)]
 
 
-def unready_before(moments: Sequence[Moment], replicas: int) -> int:
-    """Return how many replicas were not ready just before the first pod of another version."""
+def unready_before(moments: Sequence[Moment]) -> int:
+    """Return how many pods were not ready, and had been, just before the first pod of another version."""
     first = next((moment.versions for moment in moments if moment.pods), set())
     before = [*itertools.takewhile(lambda moment: moment.versions <= first, moments)]
-    return max(0, replicas - before[-1].ready) if before else 0
+    known = {uid for moment in before for uid, pod in moment.pods.items() if pod.is_ready}
+    latest = before[-1].pods if before else {}
+    return sum(uid in known and pod.is_live and not pod.is_ready for uid, pod in latest.items())
 
 
 def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:
