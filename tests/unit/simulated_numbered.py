@@ -51,6 +51,8 @@ class _Read(Numbered):
 class NumberedTarget(Target):
     """Replicas with numbers, held by a partition."""
 
+    expects_starting = False
+
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
         super().__init__(strategy, replicas, seed)
         self.slots = {i: ("v0", pod) for i, pod in enumerate(self.sets["v0"].pods)}

@@ -14,6 +14,7 @@ class SupervisedTarget(Target):
     """Never held: the simulated Deployment controller plays the operator, with surge 1."""
 
     autonomous = True
+    expects_starting = False
 
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
         super().__init__(strategy, replicas, seed)

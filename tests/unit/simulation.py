@@ -114,6 +114,8 @@ class Target:
     """The template that a rollout finds where it will write."""
     autonomous = False
     """Whether its own controller or operator moves the replicas."""
+    expects_starting = True
+    """Whether a rollback expects replicas that were starting before to be ready."""
 
     @classmethod
     def respecified(cls, rules: Rules, dice: random.Random) -> Rules:
@@ -150,7 +152,7 @@ class Target:
         baseline.pods = [Pod(0.0, 0.0, ready_since=0.0) for _ in range(replicas)]
         if seed.random() < 0.12:  # some were not ready before
             for pod in baseline.pods[: seed.randint(1, replicas)]:
-                pod.ready_since, pod.ready_at = None, NEVER
+                pod.ready_since, pod.ready_at = None, seed.choice((NEVER, self.now + seed.uniform(0, 90)))
         self.sets = {"v0": baseline}
         self.births = 1
         if seed.random() < 0.1:  # a version that ran before the baseline
@@ -492,6 +494,7 @@ class Target:
             if ours
             else Counts(old_side.total, 0),
             unpaused=self.unpaused(state.wanted.template, state.mark.template),
+            own_unavailable=None if self.engaged else self.unavailable,
             template=self.template,
             owner=self.owner,
             engaged=self.engaged,
@@ -633,7 +636,8 @@ class Target:
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        if not seen.engaged and seen.template == state.baseline.template:
+        budget = resolve_budget(rules.strategy, self.replicas)
+        if seen.template == state.baseline.template and (seen.own_unavailable or 0) >= budget.unavailable:
             return ""
         spare = {state.baseline.template, self.template}
         superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]
@@ -643,7 +647,6 @@ class Target:
         for replicaset in superseded:
             # Its ready pods count as available, so that unready ones of other versions go first; its own go now.
             replicaset.held, replicaset.let_go, replicaset.replicas = False, True, replicaset.ready
-        budget = resolve_budget(rules.strategy, self.replicas)
         written = (rules.strategy.max_surge, rules.strategy.max_unavailable)
         surge, unavailable = (w if isinstance(w, str) else n for w, n in zip(written, budget[1:3], strict=True))
         self._write(state.baseline.template, surge, unavailable, engaged=False)
@@ -750,7 +753,8 @@ class Driver:
         self.faulty = dice.random() < 0.85
         versions = Version(template="v0"), Version(template="v1")
         state = State(owner="us").after_prepare(*versions, self.target.now, Demand())
-        before = Before(replicas=replicas, ready=self.target.ready)
+        starting = dice.randint(0, replicas - self.target.ready) if kind.expects_starting else 0
+        before = Before(replicas=replicas, ready=self.target.ready, starting=starting)
         self.state = state.but(mark=Mark(template=kind.initial), before=before, autonomous=kind.autonomous)
         self.ends_at = self.target.now + (FAULTS_END_S if self.faulty else 0)
         self.given_up_at = self.target.now + LIMIT_S
