@@ -366,7 +366,7 @@ def check_owner(found: Object, state: State, *, engaged: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
-        Fenced: when another rollout owns it now, or it is another object.
+        Fenced: when another rollout owns it now, or another object has its name.
     """
     if is_another(found, state.mark):
         raise Fenced(recreated(found))

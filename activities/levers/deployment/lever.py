@@ -1,4 +1,4 @@
-"""The lever of a Deployment, in place: fields that its own controller obeys exactly hold it.
+"""The lever of a Deployment: its own controller holds it in place, by fields that it obeys exactly.
 
 New pods never count as *available* (``minReadySeconds`` at its maximum), so with R replicas
 
