@@ -393,7 +393,7 @@ class RolloutWorkflow:
         self._state = applied(self._spec.rules, self._state, self._observed, decision, _now(), written)
         if not written.done:
             self._waits = f"the next try: {decision.why}: {written.why}"
-            self._describe()  # and no attributes: a history that was recorded without them must replay
+            self._show()
             await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
         counts = decision.counts
@@ -567,22 +567,15 @@ class RolloutWorkflow:
         old, new = seen.old, seen.new
         return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for()}"
 
-    def _describe(self) -> Status | None:
-        """Update the list of current details in the UI. Returns None if the status cannot be made."""
+    def _show(self) -> None:
+        """Update the UI: the current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
         try:
             status = self.status()
         except Exception:
             workflow.logger.exception("the status cannot be shown")  # the rollout continues
-            return None
-        workflow.set_current_details(to_markdown(status))
-        return status
-
-    def _show(self) -> None:
-        """Update the UI: the current details, and the attributes that saved views filter on."""
-        status = self._describe()
-        if status is None:
             return
+        workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
         updates: list[Any] = []
         if shown.get(PHASE) != str(status.phase):

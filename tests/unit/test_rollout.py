@@ -70,9 +70,6 @@ class Rollout(RolloutWorkflow):
     def _show(self) -> None:
         """Show nothing."""
 
-    def _describe(self) -> None:
-        """Show nothing."""
-
     def _note(self, decision: Decision) -> Note:
         return NOTE
 
