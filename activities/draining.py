@@ -25,6 +25,8 @@ from segue.spec.drain_until import Until
 
 ASK_S = 0.5
 ANSWER_S = 3.0
+STALE_S = 5.0
+"""What was known so long ago no longer counts: this worker did not run, and kubelets restore readiness meanwhile."""
 LINGER_S = 5.0
 """A rollout not observed for this long is watched by another worker, or has ended."""
 
@@ -70,7 +72,7 @@ class _Emptied:
         self._since: float | None = None
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._seen: Observation | None = None
-        self._looked_at = time.monotonic()
+        self._looked_at = self._noted_at = time.monotonic()
         self._wake: Callable[[], None] = lambda: None
         self._task = asyncio.create_task(self._ask_on(), name=f"emptying-{request.target}")
 
@@ -80,7 +82,10 @@ class _Emptied:
 
     def latest(self, seen: Observation, wake: Callable[[], None]) -> Emptiness | None:
         self._seen, self._wake, self._looked_at = seen, wake, time.monotonic()
-        return self._found
+        return self._found.model_copy(update={"since": None}) if self._found and self._is_stale() else self._found
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() > self._noted_at + STALE_S
 
     def stop(self) -> None:
         self._task.cancel()
@@ -93,7 +98,9 @@ class _Emptied:
 
     def _note(self, found: Emptiness) -> None:
         is_empty = found.out and not found.unknown and not found.running
-        self._since = (self._since or self._cluster.clock.now()) if is_empty else None
+        before = None if self._is_stale() else self._since
+        self._since = (before or self._cluster.clock.now()) if is_empty else None
+        self._noted_at = time.monotonic()
         self._found = found.model_copy(update={"since": self._since})
         self._wake()
 

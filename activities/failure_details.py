@@ -29,8 +29,8 @@ _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
 
 _STARTING = {Cause.UNREADY, Cause.DEADLINE}
-_VOLUMES = ("FailedAttachVolume", "FailedMount")
-"""Reasons of events: a volume cannot be attached to the node, or mounted in the pod."""
+_UNSTARTED = ("FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox")
+"""Reasons of events: a volume cannot be attached or mounted, or the pod gets no network, address or runtime."""
 
 _KILLING = {"Liveness", "Startup"}
 """Probes whose failure ends a container."""
@@ -51,7 +51,7 @@ async def explained(
                 kinds = _KILLING if problem.cause is Cause.RESTARTED else _KILLING | {"Readiness"}
                 problem = with_probe(problem, await _probe_message(cluster, namespace, replica, kinds))
             if problem.cause in _STARTING and replica.ready_since is None:
-                problem = with_event(problem, await _volume_message(cluster, namespace, replica))
+                problem = with_event(problem, await _unstarted_message(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
                 problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
             if problem.cause in _ENDED:
@@ -109,9 +109,9 @@ async def _probe_message(cluster: Cluster, namespace: str, replica: Replica, kin
     return str(max(mine, key=happened)["message"]) if mine else ""
 
 
-async def _volume_message(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """Return the latest event of a volume that cannot be attached or mounted."""
-    found = [event for reason in _VOLUMES for event in await _events(cluster, namespace, replica, reason)]
+async def _unstarted_message(cluster: Cluster, namespace: str, replica: Replica) -> str:
+    """Return the latest event that tells why a pod does not start on its node."""
+    found = [event for reason in _UNSTARTED for event in await _events(cluster, namespace, replica, reason)]
     latest = max(found, key=happened, default=None)
     return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
 

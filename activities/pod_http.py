@@ -17,6 +17,7 @@ import aiohttp
 
 from activities.cluster import Cluster
 from activities.probes.base import ProbeRequest
+from activities.standstill import STOOD_S, standstill_during
 from segue.errors import NotAllowed, SegueError
 from segue.gates.serving_answers import Reply, bounded
 from segue.replica import Replica
@@ -183,7 +184,15 @@ def encoded(request: ProbeRequest) -> str | None:
 
 
 async def timed(send: Any, request: ProbeRequest, timeout_s: float) -> Reply:
-    """Send a request and read the answer, both within the time limit."""
+    """Send a request and read the answer, both within the time limit.
+
+    If this process stood still meanwhile, the reply says nothing of the pod: neither a missing answer, nor its time.
+    """
+    reply, stood_s = await standstill_during(_timed(send, request, timeout_s))
+    return Reply(unsent=f"this worker did not run for {stood_s:.0f} s meanwhile") if stood_s > STOOD_S else reply
+
+
+async def _timed(send: Any, request: ProbeRequest, timeout_s: float) -> Reply:
     began = time.monotonic()
     try:
         async with asyncio.timeout(timeout_s), send() as response:

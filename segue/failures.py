@@ -11,27 +11,18 @@ from segue.units import counted
 
 # https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/images/types.go
 _IMAGE_BACK_OFF = "ImagePullBackOff"
-_IMAGE_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull", "ImageInspectError"})
-_IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
-_REFUSALS = (
-    "not found",
-    "manifest unknown",
-    "unauthorized",
-    "denied",
-    "forbidden",
-    "no basic auth",
-    "invalid reference",
-)
-_MAY_PASS = re.compile(
-    r"toomanyrequests|too many requests|pull QPS exceeded|\b50[0234]\b|timeout|deadline exceeded|unavailable"
-    r"|connection (?:refused|reset)|no route to host|network is unreachable|unexpected EOF",
+_IMAGE_HOPELESS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
+_IMAGE_TRYING = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed", "ImageInspectError"})
+_REFUSED_BY_REGISTRY = re.compile(
+    r"not found|manifest unknown|unsupported manifest|unauthorized|authentication required|denied|forbidden"
+    r"|no basic auth|invalid reference",
     re.IGNORECASE,
 )
-"""Answers of a registry, or of the network on the way to it, that the next try may not get."""
-_UNKNOWN_NAME = re.compile(r"no such host|\blookup ")
-"""The registry's name does not resolve: it may be a typo."""
-_BARE = re.compile(r'(?:Back-off pulling image "[^"]*")?')
-"""The back-off of a kubelet that does not repeat the registry's answer."""
+"""Answers that every further try gets too. All other failures of a pull may pass."""
+_BUSY = re.compile(r"toomanyrequests|too many requests|\b429\b|quota exceeded|rate limit", re.IGNORECASE)
+"""Answers of a registry that is too busy; some of them also say *denied*."""
+_MISNAMED = re.compile(r"no such host|\blookup |x509:|server gave HTTP response to HTTPS client")
+"""The registry's name does not resolve, or another server answers there: after a second try, it is taken for a typo."""
 _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
@@ -49,10 +40,15 @@ APPEARS_S = 20.0
 """How long a pod may wait for a Secret or ConfigMap that another controller creates: seconds from the pod's start."""
 _FINAL = re.compile(
     r'(?:secret|configmap) "[^"]*" not found|couldn\'t find key|non-existent config key|runAsNonRoot'
-    r"|no command specified|executable file not found|no such file or directory|permission denied",
+    r"|no command specified|executable file not found|no such file or directory|permission denied"
+    r"|exec format error|not a directory|is a directory|unable to find (?:user|group)|read-only file system",
     re.IGNORECASE,
 )
 """Messages of a kubelet that cannot create a container until somebody changes something; others may pass."""
+_NODES_FAULT = re.compile(
+    r"nvidia-container-|error running (?:\S+ )?hook|unresolvable CDI device|unable to retrieve OCI runtime error"
+)
+"""Messages of a node whose runtime or driver is not ready yet. They may say *no such file*, of the node's own files."""
 
 
 _ADOPTED = (
@@ -95,9 +91,9 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
         (seen.waiting in _IMAGE_HOPELESS, Cause.IMAGE_PULL, unpulled, True),
-        (seen.waiting == _IMAGE_BACK_OFF, Cause.IMAGE_PULL, unpulled, not _may_pass(seen.waiting_message)),
-        (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_final(seen.waiting_message)),
-        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, waiting, bool(_FINAL.search(seen.waiting_message))),
+        (seen.waiting == _IMAGE_BACK_OFF, Cause.IMAGE_PULL, unpulled, _is_refused(seen.waiting_message, again=True)),
+        (seen.waiting in _IMAGE_TRYING, Cause.IMAGE_PULL, unpulled, _is_refused(seen.waiting_message)),
+        (seen.waiting in _CONFIGURATION, Cause.CONFIGURATION, waiting, not can_start(seen.waiting_message)),
         (seen.waiting == "CrashLoopBackOff", Cause.CRASH_LOOP, f"{seen.name} {_exit(seen)}", too_often),
         (too_often, Cause.RESTARTED, f"{seen.name} {_exit(seen)}", True),
     )
@@ -117,17 +113,15 @@ def _registrys(message: str) -> str:
     return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
 
 
-def _may_pass(message: str) -> bool:
-    """Whether the kubelet's next try may succeed, by what its back-off repeats of the latest one."""
-    if _BARE.fullmatch(message):
-        return True  # if the registry refused the image, the kubelet reported that as ErrImagePull before
-    passes = bool(_MAY_PASS.search(message)) and not _UNKNOWN_NAME.search(message)
-    return passes and not _is_final(message)
+def _is_refused(message: str, *, again: bool = False) -> bool:
+    """Whether every further try to pull an image would fail; ``again``: it was tried again."""
+    refused = _REFUSED_BY_REGISTRY.search(message) or (again and _MISNAMED.search(message))
+    return bool(refused) and not _BUSY.search(message)
 
 
-def _is_final(message: str) -> bool:
-    """Whether the registry refused the image; other failures may pass."""
-    return any(word in message.lower() for word in _REFUSALS)
+def can_start(message: str) -> bool:
+    """Whether a container that could not be created or started may start later, by the kubelet's message."""
+    return not _FINAL.search(message) or bool(_NODES_FAULT.search(message))
 
 
 def with_log(problem: Problem, last_words: str) -> Problem:
@@ -161,7 +155,8 @@ def _with(problem: Problem, more: str) -> Problem:
 
 def _exit(seen: ContainerFacts) -> str:
     code = "" if seen.exit_code is None else f" with exit code {seen.exit_code}"
-    return f"ended{code} and was restarted {counted(seen.restarts, 'time')}"
+    why = f": {bounded(seen.start_error)}" if seen.start_error else ""
+    return f"ended{code} and was restarted {counted(seen.restarts, 'time')}{why}"
 
 
 def unmade(message: str) -> Problem | None:

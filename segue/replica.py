@@ -14,6 +14,8 @@ class ContainerFacts(NamedTuple):
     ended: str = ""
     """Reason of the present or the latest termination."""
     exit_code: int | None = None
+    start_error: str = ""
+    """Why it could not be started, if it never ran."""
     image: str = ""
     memory_limit: str = ""
     """Its memory limit, as a Kubernetes quantity."""

@@ -9,6 +9,7 @@ from opentelemetry import metrics, trace
 
 from activities.clock import Clock
 from activities.gates.base import Asker, GateContext
+from activities.standstill import STOOD_S, standstill_during
 from segue.contract import WatchInput
 from segue.errors import SegueError
 from segue.gates import Result, Verdict
@@ -18,6 +19,7 @@ from segue.spec.gate_policy import GatePolicy
 
 LIMIT_S = 120.0
 """The time limit of one question. A gate that takes longer, such as a Job, is evaluated again."""
+_TRIES = 3
 FORGET_S = 600.0
 """An answer not fetched for this long belongs to a rollout that ended, or that another worker watches."""
 
@@ -91,6 +93,15 @@ class Panel:
         return verdict
 
     async def _answer(self, gate: GatePolicy, context: GateContext) -> Verdict:
+        """Return the answer; ask again if none came because this process stood still meanwhile."""
+        for _ in range(_TRIES):
+            verdict, stood_s = await standstill_during(self._asked(gate, context))
+            if verdict.counts or stood_s <= STOOD_S:
+                break
+            log.warning("gate %s: this worker did not run for %.0f s meanwhile: %s", gate.name, stood_s, verdict.why)
+        return verdict
+
+    async def _asked(self, gate: GatePolicy, context: GateContext) -> Verdict:
         try:
             async with asyncio.timeout(LIMIT_S):
                 return await self._askers[type(gate)].ask(gate, context)

@@ -350,6 +350,40 @@ def is_same_workflow(holder: str, owner: str) -> bool:
     return holder.rpartition("@")[0] == owner.rpartition("@")[0]
 
 
+def deletion_of(found: Object | None, mark: Mark) -> Observation | None:
+    """Return the observation of a target that was deleted or is being deleted; None of any other."""
+    if found is None or is_another(found, mark):
+        return deleted(found)
+    why = being_deleted(found)
+    return _GONE.model_copy(update={"gone_why": why}) if why else None
+
+
+def being_deleted(found: Object) -> str:
+    """Return that the target is being deleted, for a person; empty if it is not.
+
+    It may exist for long: until its pods are gone, or as long as somebody's finalizer keeps it.
+    """
+    metadata = found["metadata"]
+    if "deletionTimestamp" not in metadata:
+        return ""
+    keepers = ", ".join(metadata.get("finalizers", []))
+    kept = f" (finalizers: {keepers})" if keepers else ""
+    return (
+        f"the target is being deleted since {metadata['deletionTimestamp']}{kept}: its pods go, and nobody makes others"
+    )
+
+
+def refuse_being_deleted(found: Object, target: Target) -> None:
+    """Refuse a target that is being deleted.
+
+    Raises:
+        Refused: with what keeps it.
+    """
+    if why := being_deleted(found):
+        fix = "wait until it is gone, and create it again"
+        raise Refused(why.removeprefix("the target "), field="target", value=str(target), fix=fix)
+
+
 def deleted(found: Object | None) -> Observation:
     """Return the observation of a target that was deleted; ``found`` is another object of its name, if there is one."""
     return _GONE if found is None else _GONE.model_copy(update={"gone_why": recreated(found)})
@@ -366,10 +400,10 @@ def check_owner(found: Object, state: State, *, engaged: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
-        Fenced: when another rollout owns it now, or another object has its name.
+        Fenced: when another rollout owns it now, another object has its name, or it is being deleted.
     """
-    if is_another(found, state.mark):
-        raise Fenced(recreated(found))
+    if ended := deletion_of(found, state.mark):
+        raise Fenced(ended.gone_why)
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not engaged):
         return

@@ -1,12 +1,12 @@
 """Reads a pod from the API server into the facts that the core decides on."""
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from activities.cluster import Object
 from activities.ended_pods import Gone, seconds_of
 from activities.levers.template import sidecars_of
+from segue.failures import can_start
 from segue.observation import Cause, Problem
 from segue.replica import ContainerFacts, Replica
 
@@ -20,8 +20,6 @@ _ENDED_BY_NODE = {"ContainerStatusUnknown", "Unknown"}
 """The reasons of a kubelet, and of containerd, for a container that they no longer found: its node was restarted."""
 _NOT_STARTED = {"StartError", "ContainerCannotRun"}
 """The reasons of containerd and Docker for a container that never ran."""
-_INTERRUPTED = re.compile(r"context canceled|deadline exceeded|transport is closing|ttrpc: closed|code = Unavailable")
-"""Messages of a runtime whose caller, or whose own part, went away meanwhile."""
 OVERDUE_S = 2.0
 """A pod that still exists so long after it was to be killed does not go by itself soon."""
 _SCHEDULING_S = 2.0
@@ -182,11 +180,12 @@ def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFact
     return ContainerFacts(
         name=status["name"],
         restarts=_restarts(status, ended),
-        by_node=int(_was_ended_by_node(ended) and status.get("restartCount", 0) > 0),
+        by_node=_restarts_by_node(status, ended),
         waiting=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
         exit_code=ended.get("exitCode"),
+        start_error=ended.get("message", "") if ended.get("reason") in _NOT_STARTED else "",
         image=written.get("image", ""),
         memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
@@ -202,7 +201,14 @@ def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
     return count if ended else max(count - 1, 0)
 
 
-def _was_ended_by_node(ended: dict[str, Any]) -> bool:
-    """Whether the node ended a container, or interrupted its start: it was restarted, or its kubelet or runtime was."""
-    reason = ended.get("reason", "")
-    return reason in _ENDED_BY_NODE or (reason in _NOT_STARTED and bool(_INTERRUPTED.search(ended.get("message", ""))))
+def _restarts_by_node(status: dict[str, Any], ended: dict[str, Any]) -> int:
+    """Return how many restarts say nothing about the container's version.
+
+    Its node ended it: it was restarted, or its kubelet or runtime was. Or the container never ran, for a reason that
+    may pass: it failed in the same way before. If it ran and ended, that is the latest end.
+    """
+    restarts: int = status.get("restartCount", 0)
+    message = ended.get("message", "")
+    if ended.get("reason") in _NOT_STARTED:
+        return restarts if message and can_start(message) else 0
+    return min(restarts, 1) if ended.get("reason") in _ENDED_BY_NODE else 0

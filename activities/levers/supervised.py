@@ -21,14 +21,14 @@ from activities.levers.ownership import (
     START_FIX,
     annotations_of,
     damaged,
-    deleted,
-    is_another,
+    deletion_of,
     is_written_by_us,
     labels_of,
     latest_of,
     left_of_us,
     packed,
     ready_before,
+    refuse_being_deleted,
     refuse_lost,
     refuse_others,
     refuse_overfull,
@@ -110,8 +110,8 @@ class SupervisedLever:
         if not watch.current:
             return None
         found, mark = watch.get(self._kind.resource, target.name), state.mark
-        if found is None or is_another(found, mark):
-            return deleted(found)
+        if (ended := deletion_of(found, mark)) or found is None:
+            return ended
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         selector = self._selector(target)
@@ -131,6 +131,7 @@ class SupervisedLever:
         """
         seen = await self._fetch(request.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
+        refuse_being_deleted(seen.found, request.target)
         refuse_others(owner, request, engaged=bool(saved))
         if not seen.pods and not saved:
             why = "runs no replica: nothing would show whether the new version works"

@@ -31,7 +31,7 @@ _COLUMNS = (
     ("New", "integer", ".status.new.ready", "New replicas that are ready", 0),
     ("Floor", "integer", ".status.floor", "The fewest ready replicas", 0),
     ("Age", "date", ".metadata.creationTimestamp", "", 0),
-    ("Reason", "string", ".status.reason", "The reason of the phase", 1),
+    ("Reason", "string", ".status.reason", "The reason of the phase", 0),
     ("Waits for", "string", ".status.waitingFor", "What the rollout waits for", 1),
 )
 

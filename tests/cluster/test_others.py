@@ -538,6 +538,33 @@ async def test_a_target_that_is_another_s_now(served: Lab, owner: str | None) ->
         assert ours(served, "chat") == written
 
 
+async def test_a_target_that_is_being_deleted(served: Lab) -> None:
+    """It exists while its pods go, and as long as a finalizer keeps it: the rollout ends, and no other starts."""
+
+    async def one(name: str, kind: type[Subject], strategy: dict[str, Any]) -> None:
+        async with served.case(name, 2, kind=kind, strategy=strategy) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            case.subject.patch({"metadata": {"finalizers": ["example.org/keep"]}})
+            deletes[kind](name, served.namespace, propagation_policy="Background")
+            report = await case.run.end()
+            assert report.status.outcome == "Aborted", to_markdown(report)
+            assert "is being deleted" in report.status.reason and "example.org/keep" in report.status.reason
+            with pytest.raises(WorkflowFailureError) as refused:
+                await (await served.start(name, target=case.subject.target, strategy=strategy)).end()
+            assert "is being deleted since " in str(refused.value.cause)
+            case.subject.patch({"metadata": {"finalizers": None}})
+
+    deletes: dict[type[Subject], Any] = {
+        DeploymentSubject: served.apps.delete_namespaced_deployment,
+        StatefulSetSubject: served.apps.delete_namespaced_stateful_set,
+    }
+    waypoints = {"waypoints": [{"at": 1, "approval": True}]}
+    await asyncio.gather(
+        one("one", DeploymentSubject, {"maxSurge": 1, **waypoints}),
+        one("set", StatefulSetSubject, {"maxUnavailable": 1, **waypoints}),
+    )
+
+
 # --- former runs, other rollouts ------------------------------------------------------------------------
 
 

@@ -692,7 +692,7 @@ async def test_the_page_by_kubectl(objects: Objects, tmp_path: Path) -> None:
         await kubectl.run("segue", "approve", f"{here}/chat", "--by", "alice")
         await kubectl.run("wait", "rollout/chat", "--for=condition=Ready", LONG)
         await shows(story, "chat", "Completed", "True")
-    assert story[0].split() == ["NAME", "TARGET", "PHASE", "READY", "OLD", "NEW", "FLOOR", "AGE"]
+    assert story[0].split() == ["NAME", "TARGET", "PHASE", "READY", "OLD", "NEW", "FLOOR", "AGE", "REASON"]
     phases = [line.split()[2] for line in story[1:]]
     assert [each for each, _ in itertools.groupby(filter(TOLD.__contains__, phases))] == [*TOLD]
     for described in ("rollout", "deployment"):

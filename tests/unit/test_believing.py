@@ -12,6 +12,7 @@ from aiohttp import web
 from activities.gates.serving_checks import GAP_S, Believer
 from activities.pod_http import AT_ONCE, DirectReach, PodEndpoint, ProxyReach, closing
 from activities.probes.base import ProbeRequest
+from activities.standstill import STOOD_S
 from segue.errors import Refused
 from segue.observation import Cause, Counts, Observation, Side, Version
 from segue.replica import ContainerFacts, Pods, Replica
@@ -308,6 +309,23 @@ async def test_answers_lead_nowhere(pod: Pod) -> None:
         assert "no container has a port named 'grpc'; its ports: none" in (await ask(port="grpc")).trouble
         assert "Cannot connect" in (await ask(port=1)).trouble
         assert (await ask(replica=Replica("a", "v"))).unsent
+
+
+@pytest.mark.parametrize("timeout_s", [0.5, 30.0], ids=["in-vain", "in-time"])
+async def test_a_worker_that_stood_still(pod: Pod, timeout_s: float) -> None:
+    """Neither that no answer came in time, nor how long it took, is held against the pod."""
+
+    def stands_still(_: web.Request) -> web.Response:
+        time.sleep(STOOD_S + 0.7)
+        return web.Response()
+
+    async with closing(DirectReach()) as reach:
+        place, request = PodEndpoint("n", pod.replica(), pod.port), ProbeRequest("GET", "/")
+        pod.says = stands_still
+        reply = await reach.ask(place, request, {}, timeout_s)
+        assert reply.unsent.startswith("this worker did not run for ") and not reply.trouble
+        pod.says = lambda _: web.Response()
+        assert (await reach.ask(place, request, {}, timeout_s)).status == 200
 
 
 async def test_a_streams_first_event_is_timed(pod: Pod) -> None:

@@ -30,6 +30,12 @@ BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: 
 AGAIN = 'Back-off pulling image "r.example/llm:9": ErrImagePull: unexpected status from HEAD request: {}'
 
 
+DRIVER = (
+    "failed to create shim task: OCI runtime create failed: error running hook #0: nvidia-container-cli: "
+    "initialization error: load library failed: libnvidia-ml.so.1: no such file or directory"
+)
+
+
 def container(**facts: object) -> ContainerFacts:
     return ContainerFacts("server", image="r.example/llm:9", **facts)  # type: ignore[arg-type]
 
@@ -56,6 +62,20 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      Cause.IMAGE_PULL, True, "lookup r.example"),
     ("back-off-other", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("unsupported manifest")),
      Cause.IMAGE_PULL, True, "unsupported manifest"),
+    ("back-off-storage", container(waiting="ImagePullBackOff",
+     waiting_message=AGAIN.format("failed to extract layer: write /var/lib: no space left on device")),
+     Cause.IMAGE_PULL, False, "no space left on device"),
+    ("back-off-cut", container(waiting="ImagePullBackOff", waiting_message=AGAIN.format("EOF")),
+     Cause.IMAGE_PULL, False, "EOF"),
+    ("busy-denied", container(waiting="ErrImagePull",
+     waiting_message="denied: Quota exceeded for quota metric 'Requests per project per region'"),
+     Cause.IMAGE_PULL, False, "Quota exceeded"),
+    ("back-off-stranger", container(waiting="ImagePullBackOff",
+     waiting_message=AGAIN.format("x509: certificate signed by unknown authority")),
+     Cause.IMAGE_PULL, True, "x509"),
+    ("inspect", container(waiting="ImageInspectError",
+     waiting_message='Failed to inspect image "r.example/llm:9": rpc error: code = DeadlineExceeded'),
+     Cause.IMAGE_PULL, False, "DeadlineExceeded"),
     ("never", container(waiting="ErrImageNeverPull", waiting_message="is not present"), Cause.IMAGE_PULL, True,
      "image r.example/llm:9: ErrImageNeverPull: is not present"),
     ("crash", container(waiting="CrashLoopBackOff", restarts=1, exit_code=3), Cause.CRASH_LOOP, True,
@@ -79,6 +99,12 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      Cause.CONFIGURATION, False, "name is reserved"),
     ("run", container(waiting="RunContainerError", waiting_message='exec: "x": executable file not found in $PATH'),
      Cause.CONFIGURATION, True, "executable file not found"),
+    ("run-format", container(waiting="RunContainerError", waiting_message="exec /serve: exec format error"),
+     Cause.CONFIGURATION, True, "exec format error"),
+    ("run-driver", container(waiting="RunContainerError", waiting_message=DRIVER),
+     Cause.CONFIGURATION, False, "nvidia"),
+    ("run-later", container(waiting="CrashLoopBackOff", restarts=3, by_node=3, exit_code=128, start_error=DRIVER),
+     Cause.CRASH_LOOP, False, "server ended with exit code 128 and was restarted 3 times: failed to create shim task"),
 ]  # fmt: skip
 
 
@@ -104,7 +130,9 @@ def _ended(reason: str, message: str) -> dict[str, object]:
         (0, {}, 0), (1, ENDED, 1), (1, {}, 0), (3, ENDED, 3), (3, {}, 2),
         (1, _ended("StartError", "failed to start containerd task: context canceled"), 0),
         (1, _ended("StartError", "exec: \"serve\": executable file not found in $PATH"), 1),
-        (1, _ended("StartError", ""), 1),
+        (1, _ended("StartError", ""), 1), (3, _ended("StartError", DRIVER), 0),
+        (3, _ended("StartError", "failed to reserve container name: device or resource busy"), 0),
+        (3, _ended("StartError", "exec format error"), 3),
         (2, _ended("Unknown", ""), 1), (1, _ended("ContainerStatusUnknown", "could not be located"), 0),
         (1, _ended("Error", "context canceled"), 1),
     ],

@@ -6,7 +6,20 @@ from typing import Any
 
 import pytest
 from weather.events import hit_by
-from weather.judge import Budget, End, Lead, Moment, Pod, Seen, Size, breaches, faults_of, misled, unreadable
+from weather.judge import (
+    Budget,
+    End,
+    Lead,
+    Moment,
+    Pod,
+    Seen,
+    Size,
+    breaches,
+    faults_of,
+    misled,
+    unreadable,
+    unready_before,
+)
 from weather.scenario import FAULTS, KINDS, ROLLOUTS, Fault, make_day
 
 from segue.spec import read_rollout
@@ -93,6 +106,17 @@ def test_the_floor_holds_at_each_moment() -> None:
     (found,) = _judged(_moments(_pods(4), _pods(3)))
     assert "3 ready, under the floor of 4 less 0" in found
     assert _judged(_moments(_pods(2, 2), _pods(1, 3)))[0].startswith("1 ready, under the floor of 2")
+
+
+def test_a_rollback_needs_no_more_ready_replicas_than_before() -> None:
+    """A replica that was not ready when the first new one came lowers the floor by one."""
+    new = {"n1": READY._replace(version="2")}
+    moments = _moments({}, _pods(4), _pods(3, 1), {**_pods(3), **new}, _pods(3))
+    assert unready_before(moments, 4) == 1
+    assert _judged(moments)
+    assert not _judged(moments, unready_before=1)
+    assert _judged([*moments, *_moments(_pods(2), start=300)], unready_before=1)
+    assert unready_before(_moments({}, _pods(4), {**_pods(4), **new}), 4) == 0
 
 
 def test_what_a_fault_takes_is_accounted() -> None:

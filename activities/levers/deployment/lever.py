@@ -62,12 +62,12 @@ from activities.levers.ownership import (
     START_FIX,
     annotations_of,
     check_owner,
-    deleted,
-    is_another,
+    deletion_of,
     labels_of,
     left_of_us,
     outcome_noted,
     overtaken,
+    refuse_being_deleted,
     refuse_others,
     refuse_resized,
     replicas_of,
@@ -140,8 +140,8 @@ class DeploymentLever:
         if not watch.current:
             return None
         mark = state.mark
-        if deployment is None or is_another(deployment, mark):
-            return deleted(deployment)
+        if (ended := deletion_of(deployment, mark)) or deployment is None:
+            return ended
         if deployment["metadata"].get("generation", 0) < mark.generation:
             return None
         replicasets = watch.owned("replicasets", {deployment["metadata"]["uid"]})
@@ -164,6 +164,7 @@ class DeploymentLever:
         # A rollout can go forward again during its own rollback.
         is_back = request.baseline is not None and BASELINE in annotations_of(deployment)
         engaged, owner = is_engaged(deployment) or is_back, annotations_of(deployment).get(OWNER, "")
+        refuse_being_deleted(deployment, request.target)
         if not engaged:
             refuse_unsettled(objects, request.target)
         refuse_others(owner, request, engaged=engaged)

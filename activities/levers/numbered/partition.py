@@ -42,10 +42,9 @@ from activities.levers.ownership import (
     budget_as_written,
     changed_by_admission,
     check_owner,
-    deleted,
+    deletion_of,
     foreign_fields,
     foreign_template,
-    is_another,
     labels_of,
     mark_of,
     note_of,
@@ -54,6 +53,7 @@ from activities.levers.ownership import (
     overtaken,
     ready_before,
     rebudgeted,
+    refuse_being_deleted,
     refuse_lost,
     refuse_others,
     refuse_resized,
@@ -226,8 +226,8 @@ class PartitionLever(ABC):
         if not watch.current:
             return None
         found, mark = watch.get(self.plural, target.name), state.mark
-        if found is None or is_another(found, mark):
-            return deleted(found)
+        if (ended := deletion_of(found, mark)) or found is None:
+            return ended
         if found["metadata"].get("generation", 0) < mark.generation:
             return None
         uid = {found["metadata"]["uid"]}
@@ -298,6 +298,7 @@ class PartitionLever(ABC):
         engaged, owner = numbered.engaged or is_back, annotations_of(found).get(OWNER, "")
         if not engaged:
             self._refuse_unsettled(numbered, request.target)
+        refuse_being_deleted(found, request.target)
         refuse_others(owner, request, engaged=engaged)
         start = saved_baseline(found)["template"] if engaged else numbered.template
         wanted, warnings = request.wanted, tuple[str, ...]()

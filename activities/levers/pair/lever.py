@@ -31,14 +31,13 @@ from activities.levers.ownership import (
     START_FIX,
     annotations_of,
     changed_by_admission,
-    deleted,
-    is_another,
+    deletion_of,
     labels_of,
     latest_of,
     noted,
     outcome_noted,
     packed,
-    recreated,
+    refuse_being_deleted,
     refuse_lost,
     refuse_others,
     refuse_outdated,
@@ -111,8 +110,8 @@ class PairLever:
         old, new = watch.get("deployments", target.old), watch.get("deployments", target.new)
         if not watch.current:
             return None
-        if old is None or is_another(old, state.mark):
-            return deleted(old)
+        if (ended := deletion_of(old, state.mark)) or old is None:
+            return ended
         pair = Pair(_watched(watch, old), _watched(watch, new) if new else None)
         unseen = pair.new is None and state.mark.template and now < state.progress_at + _SEEN_S
         if unseen or is_behind(pair, state.mark):
@@ -659,8 +658,8 @@ def _is_free(pair: Pair) -> bool:
 
 
 def _check_owner(pair: Pair, state: State) -> None:
-    if is_another(pair.old.deployment, state.mark):
-        raise Fenced(recreated(pair.old.deployment))
+    if ended := deletion_of(pair.old.deployment, state.mark):
+        raise Fenced(ended.gone_why)
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
         raise Fenced(belonging(owner))
@@ -675,6 +674,7 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
         if side is None:
             continue
         engaged = is_engaged(side.deployment) or (pair.baseline is not None and side is pair.old)
+        refuse_being_deleted(side.deployment, target)
         refuse_others(annotations_of(side.deployment).get(OWNER, ""), request, engaged=engaged)
         if pair.baseline is None:
             refuse_paused(side.deployment, target)  # with 0 replicas too: it would scale its former template

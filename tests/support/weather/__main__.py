@@ -28,7 +28,7 @@ GATES = {"MaxUnavailableStatefulSet": True}
 def main() -> int:
     """Play days until the wanted number or time is over; return the exit code."""
     given = _arguments()
-    jobs = 1 if given.seed is not None and given.runs <= ROLLOUTS else given.jobs
+    jobs = 1 if given.seed is not None and given.runs <= given.rollouts else given.jobs
     if jobs == 1:
         wrong = _play_days(given, 0, 1)
     else:
@@ -45,7 +45,8 @@ def _arguments() -> argparse.Namespace:
         "--only", default="", help=f"only these faults, by comma; 'none' for none:\n{', '.join(FAULTS)}"
     )
     parser.add_argument("--having", default="", help="only days with one of these faults, by comma")
-    parser.add_argument("--runs", type=int, default=0, help=f"so many rollouts, {ROLLOUTS} for each seed")
+    parser.add_argument("--runs", type=int, default=0, help="so many rollouts in all")
+    parser.add_argument("--rollouts", type=int, default=ROLLOUTS, help="rollouts of each day (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=0.0, help="new seeds for so long")
     parser.add_argument("--jobs", type=int, default=1, help="so many stacks side by side")
     parser.add_argument("--stack", default="", help="a running stack to use, for --jobs 1; its servers are killed")
@@ -55,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: no such fault")
     if not given.runs and not given.minutes:
-        given.runs = ROLLOUTS if given.seed is not None else 30
+        given.runs = given.rollouts if given.seed is not None else 30
     if given.seed is None:
         given.seed = int(time.time())
     return given
@@ -69,9 +70,9 @@ def _play_days(given: argparse.Namespace, job: int, jobs: int) -> int:
     with _stack(given, job) as stack:
         seed, rollouts = given.seed + job, 0
         while rollouts * jobs < given.runs or time.monotonic() < ends:
-            if not given.having or make_day(seed).has(given.having.split(",")):
+            if not given.having or make_day(seed, given.rollouts).has(given.having.split(",")):
                 wrong += _play(stack, seed, given, tally)
-                rollouts += ROLLOUTS
+                rollouts += given.rollouts
             seed += jobs
     for what, count in sorted(tally.items()):
         print(f"{count:5} {what}", flush=True)
@@ -93,7 +94,7 @@ def _stack(given: argparse.Namespace, job: int) -> Iterator[Stack]:
 
 def _play(stack: Stack, seed: int, given: argparse.Namespace, tally: "collections.Counter[str]") -> bool:
     """Play the day of one seed, print it, and tell whether something was wrong."""
-    day, began = make_day(seed), time.monotonic()
+    day, began = make_day(seed, given.rollouts), time.monotonic()
     if given.only:
         day = day.only(given.only.split(","))
     try:
@@ -116,9 +117,15 @@ def _play(stack: Stack, seed: int, given: argparse.Namespace, tally: "collection
             print(*(f"      {line}" for line in outcome.lines), sep="\n", flush=True)
     is_wrong = any(outcome.wrong for outcome in outcomes)
     if is_wrong:
-        only = f" WEATHER='--only {given.only}'" if given.only else ""
-        print(f"  again: make soak SEED={seed}{only}", flush=True)
+        print(f"  again: make soak SEED={seed}{_as_given(given)}", flush=True)
     return is_wrong
+
+
+def _as_given(given: argparse.Namespace) -> str:
+    """Return the options that make the day what it was, as ``make soak`` takes them."""
+    options = [f"--only {given.only}"] if given.only else []
+    options += [f"--rollouts {given.rollouts}"] if given.rollouts != ROLLOUTS else []
+    return f" WEATHER='{' '.join(options)}'" if options else ""
 
 
 if __name__ == "__main__":

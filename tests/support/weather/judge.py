@@ -1,5 +1,6 @@
 """The judge: floor, ceiling and end of a rollout, from what was observed of it. It shares no code with Segue."""
 
+import itertools
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ class Moment(NamedTuple):
     def ready(self) -> int:
         """Return the number of ready pods."""
         return sum(pod.is_ready for pod in self.pods.values())
+
+    @property
+    def versions(self) -> set[str]:
+        """Return the versions of its pods."""
+        return {pod.version for pod in self.pods.values()}
 
     @property
     def total(self) -> int:
@@ -124,11 +130,20 @@ class Seen:
     passing: int = PASSING
     outages: Collection[tuple[float, float]] = ()
     """When servers of the cluster were away: controllers learn of a change of the replicas only afterwards."""
+    unready_before: int = 0
+    """How many replicas were not ready before the rollout: a rollback need not have more ready than before."""
 
 
 def breaches(seen: Seen) -> list[str]:
     """Return each moment under the floor or over the ceiling, less what a fault took."""
     return [*_under(seen), *_over(seen)]
+
+
+def unready_before(moments: Sequence[Moment], replicas: int) -> int:
+    """Return how many replicas were not ready just before the first pod of another version."""
+    first = next((moment.versions for moment in moments if moment.pods), set())
+    before = [*itertools.takewhile(lambda moment: moment.versions <= first, moments)]
+    return max(0, replicas - before[-1].ready) if before else 0
 
 
 def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:
@@ -146,7 +161,7 @@ def _under(seen: Seen) -> Iterable[str]:
         gained = sum(pod.is_ready and not (uid in before and before[uid].is_ready) for uid, pod in moment.pods.items())
         lost = max(0, lost - gained)
         sizes = _replicas(seen.sizes, moment.at - IN_FLIGHT_S, moment.at + LATE_S)
-        floor = min(map(seen.budget.floor, sizes))
+        floor = max(0, min(map(seen.budget.floor, sizes)) - seen.unready_before)
         if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
             required = 0
         # Once that many were ready, and never more than the floor.

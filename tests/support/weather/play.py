@@ -399,9 +399,11 @@ class Player:
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         taken = done.taken | self.weather.taken
+        unready = 0 if ended_as == "Completed" else judge.unready_before(eyes.moments, self.rolled.replicas)
         seen = judge.Seen(
-            eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages
-        )
+            eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages,
+            unready_before=unready,
+        )  # fmt: skip
         found = judge.breaches(seen)[:3]
         if events.leading is not None:
             await asyncio.to_thread(events.leading.close)

@@ -100,11 +100,11 @@ class Day:
         return replace(self, weather=_only(self.weather, names), rollouts=tuple(rollouts))
 
 
-def make_day(seed: int) -> Day:
-    """Return the day of a seed."""
+def make_day(seed: int, number: int = ROLLOUTS) -> Day:
+    """Return the day of a seed with ``number`` rollouts; with another number, the first ones are the same."""
     dice = random.Random(f"weather of {seed}")
     chosen = dice.sample(WEATHER, dice.choice((0, 1, 1, 2, 3)))
-    rollouts = tuple(_rolled(number, random.Random(f"rollout {number} of {seed}")) for number in range(ROLLOUTS))
+    rollouts = tuple(_rolled(each, random.Random(f"rollout {each} of {seed}")) for each in range(number))
     return Day(seed, _in_order([_fault(what, dice) for what in chosen]), rollouts, together=dice.random() < 0.3)
 
 
