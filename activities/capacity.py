@@ -159,7 +159,7 @@ class _OnDemand(Followed[Kept]):
 
 class _Nodes(_OnDemand[Object]):
     def keep(self, found: Object) -> Object:
-        """Return the fields that the count of room needs."""
+        """Return only the fields that are needed to count the free room."""
         metadata, spec = found["metadata"], found["spec"]
         return {
             "metadata": {"name": metadata["name"], "labels": metadata.get("labels", {})},

@@ -202,7 +202,7 @@ class _FactsReader:
         return found["items"] if found else []
 
     async def nodes(self, capacity: Capacity) -> list[Node]:
-        """Return the schedulable nodes with what they have left; an empty list if that cannot be read."""
+        """Return the schedulable nodes with their free resources; an empty list if they cannot be read."""
         try:
             return await self.allowed(NEEDS.nodes, capacity.nodes()) or []
         except Unreachable as error:

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Load the client when it is used: workflow code imports this package too, and must not load Temporal's client."""
+    """Import the client on first use: workflow code imports this package too, and must not import Temporal's client."""
     if name == "Client":
         from segue.library import Client  # noqa: PLC0415
 

@@ -109,7 +109,7 @@ _NAMES = {
     Act.UNDO: "the rollback",
     Act.FINISH: "the last write",
 }
-"""The actions whose reason does not name them."""
+"""The names of actions whose reason does not name them."""
 
 PENDING_S = 5.0
 """A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""

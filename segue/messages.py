@@ -15,7 +15,7 @@ from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy, refusal
 from segue.spec.base import wrong
 from segue.spec.lint_rule import LintRule
-from segue.state import Goal, Outcome, Retarget, State, requested
+from segue.state import Goal, Outcome, Reached, Retarget, State, requested
 from segue.units import counted
 
 MAX_REPLICAS = 10_000
@@ -320,7 +320,7 @@ def _(message: Settle, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: Approve, state: State, now: float) -> State:
-    reached = _asking(message, state)
+    reached = _pending(message, state)
     return state.but(waypoint=reached.model_copy(update={"approved": True})).noted(
         now, "approved", f"waypoint {reached.at}{': ' + message.reason if message.reason else ''}", message.by
     )
@@ -328,12 +328,17 @@ def _(message: Approve, state: State, now: float) -> State:
 
 @_receive.register
 def _(message: Reject, state: State, now: float) -> State:
-    reached = _asking(message, state)
+    reached = _pending(message, state)
     why = Problem(cause=Cause.REJECTED, message=f"at waypoint {reached.at} by {message.sender}")
     return state.going_back(Outcome.ROLLED_BACK, why, now, message.by)
 
 
-def _asking(message: Message, state: State) -> Any:
+def _pending(message: Message, state: State) -> Reached:
+    """Return the waypoint whose approval is pending.
+
+    Raises:
+        Refused: when none is.
+    """
     _forward_only(message, state)
     if state.waypoint is None or state.waypoint.approved:
         raise _refused(message, "no approval is pending", "see `segue status` for what it waits for")

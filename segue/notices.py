@@ -92,7 +92,7 @@ class Noticed(Frozen):
     """Which notices a rollout has given so far."""
 
     number: int = 0
-    """How many."""
+    """How many notices."""
     event: Event | None = None
     """The event of the present phase; None if the phase has none."""
     started: bool = False

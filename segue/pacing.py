@@ -1,4 +1,4 @@
-"""How often a rollout writes: a write without effect, or one that is refused, backs off and ends at a person. Pure."""
+"""Limits how often a rollout writes: a write without effect, or a refused one, backs off, then needs a person. Pure."""
 
 from collections.abc import Sequence
 

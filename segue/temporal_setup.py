@@ -213,7 +213,7 @@ def served_checks(task_queue: str, cluster: str | None, *, is_served: bool, runs
 
 
 def worker_checks(polled: DescribeTaskQueueResponse, task_queue: str) -> list[SetupCheck]:
-    """Judge who polls the task queue: whether anybody does, in the current version, of this release."""
+    """Check who polls the task queue: whether any worker does, one of the current version, and one of this release."""
     if not polled.pollers:
         fix = f"start one with `segue worker --task-queue {task_queue}`"
         return [_failed("workers", f"none polls task queue {task_queue}", fix)]

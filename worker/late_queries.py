@@ -19,7 +19,7 @@ class HandledEvents:
 
     def __init__(self) -> None:
         self._task = (0, 0)
-        """The time (ns) and the history's size (bytes) of the last workflow task. Its start sets both."""
+        """When the last workflow task started (ns), and the size of the history then (bytes)."""
         self._length = 0
         self._handled_at = 0
         """The history's length when the workflow last handled events."""

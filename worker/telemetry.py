@@ -25,7 +25,7 @@ _RESOURCE = Resource.create({"service.name": "segue", "service.version": __versi
 
 
 def set_up_telemetry(settings: Settings) -> None:
-    """Install tracer and meter providers: always Prometheus (at /metrics), OTLP if a collector is set."""
+    """Install the tracer and meter providers: Prometheus (at /metrics) always, OTLP if a collector is set."""
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if settings.otlp_endpoint:
         exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)

@@ -72,7 +72,7 @@ NEEDS_HUMAN = SearchAttributeKey.for_bool(contract.NEEDS_HUMAN_ATTRIBUTE)
 
 PREPARE_LIMIT = timedelta(minutes=5)
 WRITE_LIMIT = timedelta(days=30)
-"""In effect, a write is retried for ever: an outage of the API server must not change where a rollout ends."""
+"""Long enough that no outage of the API server ends the retries of a write: it must not change where a rollout ends."""
 TURN = "its turn, if other rollouts move"
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
@@ -392,7 +392,7 @@ class RolloutWorkflow:
         self._state = applied(self._spec.rules, self._state, self._observed, decision, _now(), written)
         if not written.done:
             self._waits = f"the next try: {decision.why}: {written.why}"
-            self._describe()  # and no attributes: a history that was recorded without them must replay
+            self._show()
             await self._rest(f"observe again: {written.why}", seconds=1.0)
             return
         counts = decision.counts
@@ -567,22 +567,15 @@ class RolloutWorkflow:
         old, new = seen.old, seen.new
         return f"old {old.ready}/{old.total}, new {new.ready}/{new.total} ready; waits for {self._waiting_for()}"
 
-    def _describe(self) -> Status | None:
-        """Update the list of current details in the UI. Returns None if the status cannot be made."""
+    def _show(self) -> None:
+        """Update the UI: the current details, and the attributes that saved views filter on."""
         self._shown_at = _now()
         try:
             status = self.status()
         except Exception:
             workflow.logger.exception("the status cannot be shown")  # the rollout continues
-            return None
-        workflow.set_current_details(to_markdown(status))
-        return status
-
-    def _show(self) -> None:
-        """Update the UI: the current details, and the attributes that saved views filter on."""
-        status = self._describe()
-        if status is None:
             return
+        workflow.set_current_details(to_markdown(status))
         shown = workflow.info().typed_search_attributes
         updates: list[Any] = []
         if shown.get(PHASE) != str(status.phase):
@@ -741,17 +734,17 @@ class RolloutWorkflow:
 
     @workflow.update(name="pause")
     async def update_pause(self, message: messages.Pause) -> str:
-        """Pause progress; answers with the phase."""
+        """Pause progress, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="resume")
     async def update_resume(self, message: messages.Resume) -> str:
-        """Continue; answers with the phase."""
+        """Continue, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="retarget")
     async def update_retarget(self, message: messages.RetargetTo) -> str:
-        """Roll to another version from here; answers when the API server has tried it."""
+        """Roll to another version from here, and return as soon as the API server has tried it."""
         response = await self._receive(message)
         if message.baseline:
             return response
@@ -766,32 +759,32 @@ class RolloutWorkflow:
 
     @workflow.update(name="abort")
     async def update_abort(self, message: messages.Abort) -> str:
-        """Roll back to the baseline; answers with the phase."""
+        """Roll back to the baseline, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="scale")
     async def update_scale(self, message: messages.Scale) -> str:
-        """Set the replicas; answers with the phase."""
+        """Set the replicas, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="settle")
     async def update_settle(self, message: messages.Settle) -> str:
-        """Keep what is ready, and pause; answers with the phase."""
+        """Keep the replicas that are ready, pause, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="approve")
     async def update_approve(self, message: messages.Approve) -> str:
-        """Approve the waypoint; answers with the phase."""
+        """Approve the waypoint, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="reject")
     async def update_reject(self, message: messages.Reject) -> str:
-        """Reject the waypoint; answers with the phase."""
+        """Reject the waypoint, and return the phase."""
         return await self._receive(message)
 
     @workflow.update(name="promote")
     async def update_promote(self, message: messages.Promote) -> str:
-        """Skip the remaining holds; answers with the phase."""
+        """Skip the remaining holds, and return the phase."""
         return await self._receive(message)
 
     for _update in (

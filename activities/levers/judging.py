@@ -11,7 +11,7 @@ from segue.merging import at
 
 
 def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: int, untried: str = "") -> LintSubject:
-    """Return a Deployment; ``old`` is the template that runs now, which in a pair is the other Deployment's."""
+    """Return a Deployment for lint. ``old`` is the template that runs now; in a pair, that of the other Deployment."""
     pods = pod_template(("template",), (), old, wanted)
     return LintSubject(
         kind="Deployment", found=found, replicas=replicas, pods=(pods,), selector=found["spec"]["selector"],

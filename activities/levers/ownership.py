@@ -400,7 +400,7 @@ def check_owner(found: Object, state: State, *, engaged: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
-        Fenced: when another rollout owns it now, it is another object, or it is being deleted.
+        Fenced: when another rollout owns it now, another object has its name, or it is being deleted.
     """
     if ended := deletion_of(found, state.mark):
         raise Fenced(ended.gone_why)

@@ -95,7 +95,7 @@ async def _step(
 
 
 async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
-    """Claim the target from its present owner; return the target."""
+    """Take the target over from its present owner, and return it."""
     kind = lever.kinds[0]
     for _ in range(_ATTEMPTS):
         found = await cluster.get(kind, target.namespace, target.name)

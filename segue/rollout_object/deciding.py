@@ -42,9 +42,9 @@ class Run:
     run_id: str
     is_running: bool
     owner: Owner | None
-    """None if a person or a pipeline started it."""
+    """The Rollout object that started it; None if a person or a pipeline did."""
     status: Status | None = None
-    """None if it ended without a report."""
+    """Its status; None if it ended without a report."""
     outcome: str = ""
     """How it ended; empty while it runs."""
     why: str = ""

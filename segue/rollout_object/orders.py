@@ -70,7 +70,7 @@ def stamp_of(verb: str) -> str:
 
 
 def person(user: str) -> str:
-    """Return a user of Kubernetes as the requester in reports."""
+    """Return how a report names a Kubernetes user who requests something."""
     return PERSON + _cut(user, _MOST_NAME)
 
 

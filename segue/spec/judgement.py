@@ -8,7 +8,7 @@ from segue.spec.base import Model, wrong
 
 MAX_NUMBER = 1e15
 MAX_INTERVALS = 10_000
-"""The most intervals of evidence that are judged."""
+"""The most intervals that a judgement uses."""
 DEFAULT_QUANTILE = 0.99
 DEFAULT_MARGIN = 0.007
 """With ``effect`` 0.3, at 1 % bad events one percentage point more must not pass (docs/judging.md has the numbers)."""

@@ -130,7 +130,7 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
 
 async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
     """A finalizer keeps an old pod of a StatefulSet: it is the reason, forward and back, until it is removed."""
-    await StatefulSetSubject(served, "set").create(2)
+    await StatefulSetSubject(served, "set").create(2, pod={"terminationGracePeriodSeconds": 2})
     name, soon = "set-1", {"minReady": "0s", "deadline": "5s"}
 
     def keep(by: list[str] | None) -> None:

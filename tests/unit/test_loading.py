@@ -230,7 +230,8 @@ def test_loads_under_way_are_in_the_share() -> None:
     """As ModelMesh counts: two failures of two that ended, and three under way, are no more than half."""
     ledger, limits = Ledger(), rules(generalLimit=1)
     looks(ledger, limits, NEW, seen(a=FAILED, b=FAILED, c=LOADING, d=LOADING, e=LOADING), 1)
-    assert not (found := ledger.problem(limits, NEW, T0 + 1)) or not found.hopeless
+    found = ledger.problem(limits, NEW, T0 + 1)
+    assert found is not None and not found.hopeless
     looks(ledger, limits, NEW, seen(a=FAILED, b=FAILED, c=FAILED, d=LOADING, e=LOADING), 2)
     found = ledger.problem(limits, NEW, T0 + 2)
     assert found is not None and found.message == "3 of 5 models did not load (a, b, c)"

@@ -344,7 +344,7 @@ def test_an_old_replica_that_blocks_its_controller_is_named(running: str, blocks
     assert problem is None or "mend or delete it" in problem.message
     assert read(there._replace(in_order=False), rules(0, 1), state, None, 60.0).problem is None
     held = read(there._replace(partition=HOLD), rules(0, 1), state, None, 60.0).problem
-    assert held is None or len(running) < R, "nothing is replaced"
+    assert (held.replica if held else "") == (blocks if len(running) < R else ""), "no number is free"
 
 
 def pod_of(number: int, revision: str, *, ready: bool = True) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Rollout(RolloutWorkflow):
         self._waits, self._plans = "", ()
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._refusal: ApplicationError | None = None
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.rested: list[str] = []
         self.sent: list[tuple[Event, int]] = []
 
@@ -59,7 +59,7 @@ class Rollout(RolloutWorkflow):
         await self._do(None, None, "a step")
 
     async def _do(self, act: Any, given: Any, summary: str, **limits: Any) -> Any:
-        self.asked.append((given, limits))
+        self.requests.append((given, limits))
         if isinstance(self._answer, Exception):
             raise self._answer
         return self._answer
@@ -68,9 +68,6 @@ class Rollout(RolloutWorkflow):
         self.rested.append(why)
 
     def _show(self) -> None:
-        """Show nothing."""
-
-    def _describe(self) -> None:
         """Show nothing."""
 
     def _note(self, decision: Decision) -> Note:
@@ -153,7 +150,7 @@ async def test_the_first_write_and_the_last_keep_a_note(act: Act, template: str,
     seen = SEEN.model_copy(update={"template": template})
     rollout = Rollout(ROLLING, answer=Written(done=True), seen=seen)
     await rollout._carry_out(Decision(act=act, why="why", counts=Counts(1, 1)))
-    [(request, _)] = rollout.asked
+    [(request, _)] = rollout.requests
     assert (request.note, request.change) == (NOTE if noted else None, SPEC.change if template == "v1" else None)
 
 
@@ -258,7 +255,7 @@ async def test_the_policy_learns_what_a_message_asks_for(
     monkeypatch.setattr(workflow, "current_update_info", lambda: None)
     rollout = Rollout(ROLLING.but(labels={"team": "chat"}), answer=Permitted())
     await rollout._permit(message)
-    [(request, _)] = rollout.asked
+    [(request, _)] = rollout.requests
     assert (request.breaks_glass, request.replicas, request.labels) == (breaks, replicas, {"team": "chat"})
 
 
@@ -361,8 +358,8 @@ def test_each_phase_is_told_once() -> None:
 
 def test_an_approval_with_a_time_for_the_answer_says_until_when() -> None:
     """Whoever reads it later needs the time of day, and not how long is left."""
-    asked = Approval(expires=timedelta(hours=1), default="reject")
-    waypoint = Reached(index=0, at="1", hold_until=0.0, approved=False, approval=asked, expires_at=NOW + 3600)
+    timed = Approval(expires=timedelta(hours=1), default="reject")
+    waypoint = Reached(index=0, at="1", hold_until=0.0, approved=False, approval=timed, expires_at=NOW + 3600)
     assert "else reject at 1970-01-01 01:16:40 UTC" in Rollout(ROLLING.but(waypoint=waypoint))._waiting_for()
 
 

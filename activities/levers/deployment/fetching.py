@@ -14,7 +14,7 @@ _FRESH_S = 0.2
 """Pods that were listed longer ago are listed again before a write."""
 
 
-class Listed(NamedTuple):
+class Matched(NamedTuple):
     """The objects that the target's selector matches, whoever owns them."""
 
     selector: str
@@ -22,7 +22,7 @@ class Listed(NamedTuple):
     pods: list[Object]
 
 
-def _own(deployment: Object, listed: Listed) -> Objects:
+def _own(deployment: Object, listed: Matched) -> Objects:
     """Return a Deployment with the listed objects that it owns."""
     own = [rs for rs in listed.replicasets if controller_uid(rs) == deployment["metadata"]["uid"]]
     owners = {rs["metadata"]["uid"] for rs in own}
@@ -49,16 +49,16 @@ class Fetcher:
             return objects
         return _own(objects.deployment, await self.listed(target))
 
-    async def listed(self, target: Target) -> Listed:
+    async def listed(self, target: Target) -> Matched:
         """Read the ReplicaSets and pods that its selector matches."""
         selector = await self._selector(target)
         found = await asyncio.gather(
             self._cluster.list("replicasets", target.namespace, selector),
             self._cluster.list("pods", target.namespace, selector),
         )
-        return Listed(selector, *(each["items"] for each in found))
+        return Matched(selector, *(each["items"] for each in found))
 
-    async def completed(self, target: Target, listed: Listed) -> Objects:
+    async def completed(self, target: Target, listed: Matched) -> Objects:
         """Read the Deployment too, and return it with the listed objects that it owns."""
         deployment = await self._cluster.get("deployments", target.namespace, target.name)
         if selector_of(deployment) != listed.selector:  # it was deleted, and created again with another selector

@@ -1,4 +1,4 @@
-"""The lever of a Deployment, in place: fields that its own controller obeys exactly hold it.
+"""The lever of a Deployment: its own controller holds it in place, by fields that it obeys exactly.
 
 New pods never count as *available* (``minReadySeconds`` at its maximum), so with R replicas
 
@@ -11,16 +11,14 @@ patch; the controller then returns to the baseline alone.
 Tried on Kubernetes 1.36; the arithmetic is that of ``pkg/controller/deployment/rolling.go``.
 """
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Collection
 
 from activities.cluster import Cluster, Object
 from activities.levers.copies import make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
-from activities.levers.deployment.fetching import Fetcher, Listed
+from activities.levers.deployment.fetching import Fetcher, Matched
 from activities.levers.deployment.patches import (
     claim,
     finish_patch,
@@ -79,6 +77,7 @@ from activities.levers.ownership import (
 )
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, version_of
+from activities.levers.waiting import until_read
 from activities.levers.writing import Snapshot, clean_revisions, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import Budget, objection, resolve_budget
@@ -94,7 +93,6 @@ from segue.state import Goal, Mark, State
 _GONE_S = 5.0
 _TAKEN_UP_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
-_POLL_S = 0.01
 
 
 class DeploymentLever:
@@ -303,29 +301,26 @@ class DeploymentLever:
         moved = moved.model_copy(update={"moved_at": self._cluster.clock.now()})
         target, ours = request.target, {request.state.wanted.template}
         mark = moved.mark or request.state.mark
-        ends_at = time.monotonic() + _TAKEN_UP_S
-        while True:
-            await self._until(target, lambda watch: _is_taken_up(watch, target, mark.generation, ours), ends_at)
+
+        def is_taken_up(watch: NamespaceWatch) -> bool:
+            return _is_taken_up(watch, target, mark.generation, ours)
+
+        async def pause() -> Written | None:
             deployment, replicasets = await self._fetcher.with_sets(target)
             owner = annotations_of(deployment).get(OWNER)
             if owner != request.state.owner or not is_engaged(deployment) or is_paused(deployment):
                 return moved
-            if can_be_paused(deployment, replicasets, ours):
-                patch = _pausing(deployment, request.rules, mark)
-                try:
-                    after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
-                except Conflict:
-                    pass
-                else:
-                    return _paused_after(request, moved, patch, after)
-            if time.monotonic() >= ends_at:
-                return moved  # not started in time: the next decision pauses it
-            await asyncio.sleep(_POLL_S)
+            if not can_be_paused(deployment, replicasets, ours):
+                return None
+            patch = _pausing(deployment, request.rules, mark)
+            try:
+                after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
+            except Conflict:
+                return None
+            return _paused_after(request, moved, patch, after)
 
-    async def _until(self, target: Target, shows: Callable[[NamespaceWatch], bool], ends_at: float) -> None:
-        """Return when the worker's watch shows a state; at once without a watch, and then the caller polls."""
-        if self._watches is not None:
-            await self._watches.until(target.namespace, self.kinds, shows, ends_at - time.monotonic())
+        paused = await until_read(self._watches, target.namespace, self.kinds, is_taken_up, pause, within_s=_TAKEN_UP_S)
+        return paused or moved  # not started in time: the next decision pauses it
 
     async def _copies_made(self, request: WriteInput) -> int:
         """Create the configuration that the wanted template refers to, before the template is written."""
@@ -354,21 +349,20 @@ class DeploymentLever:
         if names:
             await leave_services(self._cluster, request.target.namespace, names, drain)
 
-    async def _gone(self, target: Target, old: set[str], number: int) -> Listed | None:
+    async def _gone(self, target: Target, old: set[str], number: int) -> Matched | None:
         """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
 
         def are_gone(pods: list[Object]) -> bool:
             return sum(controller_uid(p) in old and is_active(p) for p in pods) <= number
 
-        ends_at = time.monotonic() + _GONE_S
-        while True:
-            await self._until(target, lambda watch: are_gone(watch.owned("pods", old)), ends_at)
+        def shows(watch: NamespaceWatch) -> bool:
+            return are_gone(watch.owned("pods", old))
+
+        async def read_again() -> Matched | None:
             listed = await self._fetcher.listed(target)
-            if are_gone(listed.pods):
-                return listed
-            if time.monotonic() >= ends_at:
-                return None
-            await asyncio.sleep(_POLL_S)
+            return listed if are_gone(listed.pods) else None
+
+        return await until_read(self._watches, target.namespace, self.kinds, shows, read_again, within_s=_GONE_S)
 
     async def resize(self, request: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``, and the fields that keep both sides' shares; the controller scales in proportion."""
@@ -528,7 +522,7 @@ class DeploymentLever:
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
-        finishing: bool = False, fresh: Objects | None = None, listed: Listed | None = None,
+        finishing: bool = False, fresh: Objects | None = None, listed: Matched | None = None,
         check: Callable[[Object, Object, Object], None] | None = None,
     ) -> Written:  # fmt: skip
         """Write on a fresh read, which may be that of the caller (``fresh``), or on what was ``listed`` a moment ago.

@@ -164,7 +164,7 @@ class PartitionLever(ABC):
         """Return the warnings that are specific to this kind."""
 
     def autonomous(self, rules: Rules) -> bool:
-        """Whether the target's own controller moves by itself, within the budget."""
+        """Whether the target's own controller moves the replicas, within the budget."""
         return False
 
     # --- seeing -------------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class PartitionLever(ABC):
     @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
         found, template = numbered.found, numbered.template
-        own = self._own_hold(found) if state.goal is Goal.BACK and not numbered.partition else ""
+        own = self._own_token(found) if state.goal is Goal.BACK and not numbered.partition else ""
         foreign = (
             unsaved(found, state)
             or foreign_template(found, template, list(numbered.templates.values()), self.template_path, state)
@@ -252,8 +252,8 @@ class PartitionLever(ABC):
         )
         return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
 
-    def _own_hold(self, found: Object) -> str:
-        """Return the fields that hold the target, as they were before the rollout; empty if no rollout saved them."""
+    def _own_token(self, found: Object) -> str:
+        """Return the token of the target as it was before the rollout; empty if no rollout saved that."""
         if BASELINE not in annotations_of(found):
             return ""
         restored = self.restored(saved_baseline(found)["own"])

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import functools
 import json
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +50,7 @@ from activities.levers.ownership import (
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.waiting import until_read
 from activities.levers.writing import Cleaned, clean_revisions
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, objection, resolve_budget
@@ -65,7 +65,6 @@ from segue.stopping import losses
 
 _ATTEMPTS = 5
 _GONE_S = 5.0
-_POLL_S = 0.01
 _SEEN_S = 10.0
 """A just created Deployment may be missing in the watch for this time; after it, a missing one was deleted."""
 _COPIED = ("strategy", "minReadySeconds", "progressDeadlineSeconds", "revisionHistoryLimit")
@@ -354,18 +353,15 @@ class PairLever:
         def are_gone(pods: list[Object]) -> bool:
             return sum(map(is_active, pods)) <= number
 
-        ends_at = time.monotonic() + _GONE_S
-        while True:
-            if self._watches is not None:
-                namespace, left_s = side.deployment["metadata"]["namespace"], ends_at - time.monotonic()
-                await self._watches.until(
-                    namespace, self.kinds, lambda watch: are_gone(watch.owned("pods", owners)), left_s
-                )
-            if are_gone((await self._with_pods(side.deployment)).pods):
-                return True
-            if time.monotonic() >= ends_at:
-                return False
-            await asyncio.sleep(_POLL_S)
+        def shows(watch: NamespaceWatch) -> bool:
+            return are_gone(watch.owned("pods", owners))
+
+        async def read_again() -> bool | None:
+            return are_gone((await self._with_pods(side.deployment)).pods) or None
+
+        namespace = side.deployment["metadata"]["namespace"]
+        gone = await until_read(self._watches, namespace, self.kinds, shows, read_again, within_s=_GONE_S)
+        return gone is not None
 
 
 def changed_by_others(pair: Pair, state: State) -> str:
