@@ -27,6 +27,7 @@ _CONTAINER: Fields = {
     "image": WHOLE,
     "ports": {"name": WHOLE, "containerPort": WHOLE},
     "resources": {"limits": {"memory": WHOLE}},
+    "resizePolicy": {"restartPolicy": WHOLE},
 }
 
 KEPT: Final[Mapping[str, Fields]] = {
@@ -35,6 +36,7 @@ KEPT: Final[Mapping[str, Fields]] = {
             **_OWNED,
             "uid": WHOLE,
             "generateName": WHOLE,
+            "generation": WHOLE,
             "ownerReferences": {"controller": WHOLE, "name": WHOLE, "uid": WHOLE},
             "annotations": {
                 "controller.kubernetes.io/pod-deletion-cost": WHOLE,

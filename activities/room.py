@@ -96,4 +96,5 @@ def _counts_servers(quota: Object) -> bool:
 def _quota(quota: Object) -> Quota:
     status = quota.get("status", {})
     hard, used = numbers_of(status.get("hard") or quota["spec"].get("hard", {})), numbers_of(status.get("used", {}))
-    return Quota(quota["metadata"]["name"], {name: most - used.get(name, Decimal(0)) for name, most in hard.items()})
+    left = {name: most - used.get(name, Decimal(0)) for name, most in hard.items()}
+    return Quota(quota["metadata"]["name"], left, hard)

@@ -6,7 +6,7 @@ that is lost, and cannot be created again, says nothing about the new version.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from segue.failures import unplaced_why, with_unmade
@@ -16,6 +16,7 @@ from segue.replica import Replica
 
 _LACKS_QUOTA = re.compile(r"exceeded quota|insufficient quota|status unknown for quota")
 _UNASKED = re.compile(r"failed calling webhook")
+_DENIES = re.compile(r"ValidatingAdmissionPolicy '[^']+'|admission webhook \"[^\"]+\"|violates PodSecurity \"[^\"]+\"")
 PASSES_S = 5.0
 """A webhook that does not answer for so long is in the way; a controller tries again sooner at first."""
 
@@ -38,6 +39,12 @@ class Missing(NamedTuple):
     def is_unasked(self) -> bool:
         """Whether an admission webhook that does not answer keeps them away."""
         return bool(_UNASKED.search(self.why))
+
+    @property
+    def denier(self) -> str:
+        """Which policy or webhook refuses them; empty if none does."""
+        found = _DENIES.search(self.why)
+        return found.group() if found else ""
 
     def lasts(self, deadline_s: float, now: float) -> bool:
         """Whether they are missing for so long that the reason does not pass by itself soon."""
@@ -80,19 +87,35 @@ def unplaced_of(replicas: Iterable[Replica], missing: Iterable[Missing], named: 
     )
 
 
+def denying_both(coming: Iterable[Missing], leaving: Iterable[Missing]) -> frozenset[str]:
+    """Return the policies and webhooks that refuse pods of both versions: that is no fault of the new one."""
+    return frozenset({each.denier for each in coming} & {each.denier for each in leaving} - {""})
+
+
+def excused(problem: Problem | None, deniers: Collection[str]) -> Problem | None:
+    """Return a problem that waiting may solve, if it only says that one of these refuses pods."""
+    if problem is None or not any(each in problem.message for each in deniers):
+        return problem
+    return problem.model_copy(update={"hopeless": False})
+
+
 def with_kept_away(
-    found: Hindrance, missing: Iterable[Missing], deadline_s: float, now: float, *, in_place: bool = False
-) -> Hindrance:
+    found: Hindrance, missing: Iterable[Missing], deadline_s: float, now: float, *, in_place: bool = False,
+    deniers: Collection[str] = (),
+) -> Hindrance:  # fmt: skip
     """Return the hindrance, or else what keeps pods away although their version is not the reason.
 
     ``in_place``: a new replica takes the place of an old one, so a quota that refuses it has no room for either.
-    Otherwise such a replica counts as one without room (``unplaced_of``).
+    Otherwise such a replica counts as one without room (``unplaced_of``). ``deniers`` refuse pods of both versions.
     """
-    blocking = (each for each in missing if each.is_unasked or (in_place and each.lacks_quota))
+    blocking = (
+        each for each in missing if each.is_unasked or each.denier in deniers or (in_place and each.lacks_quota)
+    )
     kept = [each for each in blocking if each.lasts(deadline_s, now)]
     if not kept:
         return found
-    return Hindrance(found.hindered + sum(each.number for each in kept), found.hindrance or kept[0].blocks)
+    both = f"{kept[0].told}; it refuses pods of both versions: correct it" if kept[0].denier in deniers else ""
+    return Hindrance(found.hindered + sum(each.number for each in kept), found.hindrance or both or kept[0].blocks)
 
 
 def with_full_quota(

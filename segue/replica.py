@@ -26,7 +26,7 @@ class ContainerFacts(NamedTuple):
     is_init: bool = False
     """Whether it runs to its end before the others start: an init container, and no sidecar."""
     by_node: int = 0
-    """How many of the restarts its node caused: they say nothing about its version."""
+    """How many of the restarts its node, or a resize in place, caused: they say nothing about its version."""
 
     @property
     def own_restarts(self) -> int:

@@ -6,6 +6,7 @@ high, but never too low.
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -47,6 +48,8 @@ class Quota(NamedTuple):
 
     name: str
     left: Amounts
+    hard: Amounts = MappingProxyType({})
+    """What it allows in all."""
 
 
 class Room(Frozen):
@@ -66,7 +69,8 @@ def room_for(demand: Demand, nodes: Sequence[Node] | None, quotas: Sequence[Quot
     for quota in quotas:
         left = left_in(quota, demand)
         if left is not None:
-            limits.append((left, f"the ResourceQuota {quota.name} has room for {left} more"))
+            never = next((str(each) for each in exceeded(quota, demand)), "")
+            limits.append((left, never or f"the ResourceQuota {quota.name} has room for {left} more"))
     if nodes is not None:
         open_nodes = nodes_for(demand, nodes)
         limits.append((sum(places_on(n, demand) for n in open_nodes), _shortage(demand, open_nodes, len(nodes))))
@@ -123,6 +127,25 @@ def left_in(quota: Quota, demand: Demand) -> int | None:
     """Return how many more replicas a quota allows; None if it limits nothing that they request."""
     allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
     return min(allowed, default=None)
+
+
+class Exceeded(NamedTuple):
+    """A resource of which one replica requests more than a quota allows in all: it is never created."""
+
+    quota: Quota
+    resource: str
+    need: Decimal
+
+    def __str__(self) -> str:
+        name = self.resource.removeprefix("requests.").removeprefix("limits.")
+        need, most = shown(name, self.need), shown(name, self.quota.hard[self.resource])
+        return f"a pod needs {need} {self.resource}, and the ResourceQuota {self.quota.name} allows {most} in all"
+
+
+def exceeded(quota: Quota, demand: Demand) -> list[Exceeded]:
+    """Return of what one replica requests more than a quota allows in all. A number of pods may be 0 for a while."""
+    needs = ((name, _needed(name, demand), most) for name, most in quota.hard.items())
+    return [Exceeded(quota, name, need) for name, need, most in needs if need > most and not name.endswith(_PODS)]
 
 
 def shown(name: str, amount: Decimal) -> str:

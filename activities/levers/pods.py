@@ -165,22 +165,23 @@ def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
 
 def _containers(pod: Object) -> Iterator[ContainerFacts]:
     """Read all containers, init containers first: they can keep the others from starting."""
+    changes = max(0, pod["metadata"].get("generation", 1) - 1)
     written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
     inits = {c["name"] for c in pod.get("spec", {}).get("initContainers", []) if c.get("restartPolicy") != "Always"}
     for kind in ("initContainerStatuses", "containerStatuses"):
         for status in pod.get("status", {}).get(kind, []):
             name = status["name"]
-            yield _container(status, written.get(name, {}))._replace(is_init=name in inits)
+            yield _container(status, written.get(name, {}), changes)._replace(is_init=name in inits)
 
 
-def _container(status: dict[str, Any], written: dict[str, Any]) -> ContainerFacts:
+def _container(status: dict[str, Any], written: dict[str, Any], changes: int) -> ContainerFacts:
     state, last = status.get("state", {}), status.get("lastState", {})
     waiting = state.get("waiting", {})
     ended = state.get("terminated") or last.get("terminated") or {}
     return ContainerFacts(
         name=status["name"],
         restarts=_restarts(status, ended),
-        by_node=_restarts_by_node(status, ended),
+        by_node=max(_restarts_by_node(status, ended), _restarts_by_resizes(status, written, changes)),
         waiting=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
         ended=ended.get("reason", ""),
@@ -199,6 +200,15 @@ def _restarts(status: dict[str, Any], ended: dict[str, Any]) -> int:
     """
     count: int = status.get("restartCount", 0)
     return count if ended else max(count - 1, 0)
+
+
+def _restarts_by_resizes(status: dict[str, Any], written: dict[str, Any], changes: int) -> int:
+    """Return how many restarts may come from resizes of the running pod: ``changes`` of its spec since it was made.
+
+    A person or an autoscaler resizes it in place, and its ``resizePolicy`` may demand a restart for that.
+    """
+    restarts = any(each.get("restartPolicy") == "RestartContainer" for each in written.get("resizePolicy", []))
+    return min(changes, status.get("restartCount", 0)) if restarts else 0
 
 
 def _restarts_by_node(status: dict[str, Any], ended: dict[str, Any]) -> int:

@@ -92,6 +92,12 @@ RULES: tuple[Rule, ...] = (
         (NEEDS.autoscalers,),
     ),
     Rule(
+        LintRule.EXCEEDS_QUOTA,
+        "A replica that requests more than its namespace may have in all is never created: the rollout waits for ever.",
+        room.exceeds_quota,
+        (NEEDS.quotas,),
+    ),
+    Rule(
         LintRule.SURGE_DOES_NOT_FIT,
         "New replicas without a free accelerator stay pending until the deadline, and the rollout fails.",
         room.surge_does_not_fit,

@@ -2,12 +2,33 @@
 
 from segue.budget import Budget
 from segue.lint.facts import NEEDS, Facts
-from segue.lint.findings import Found, Object, Severity
+from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.target import PodTemplate
-from segue.room import left_in, nodes_for, places_on, shown
+from segue.room import Exceeded, exceeded, left_in, nodes_for, places_on, shown
 
 _UNSHARED = {"ReadWriteOnce", "ReadWriteOncePod"}
 _ONE_NODE = "removes an old replica first; or use a volume that is ReadWriteMany or ReadOnlyMany"
+
+
+def exceeds_quota(facts: Facts) -> list[Found]:
+    """Find a replica that requests more than a quota allows in all."""
+    return [
+        _exceeding(facts, pods, found)
+        for pods in facts.pods
+        for quota in facts.quotas
+        for found in exceeded(quota, pods.demand)
+    ]
+
+
+def _exceeding(facts: Facts, pods: PodTemplate, found: Exceeded) -> Found:
+    quota, resource = found.quota, found.resource
+    extra = max(1, facts.budget.surge if facts.budget and facts.can_surge else 1)
+    enough = max(found.need, quota.hard[resource] - quota.left[resource] + extra * found.need)
+    body = {"spec": {"hard": {resource: f"{enough.normalize():f}"}}}
+    ref = Ref(kind="ResourceQuota", namespace=facts.ref.namespace, name=quota.name)
+    note = "raises the quota; or request less"
+    field = ".".join(("spec", *pods.path, "containers"))
+    return Found(Severity.ERROR, facts.ref, field, str(found), Mend(how=How.PATCH, object=ref, body=body, note=note))
 
 
 def surge_does_not_fit(facts: Facts) -> list[Found]:

@@ -17,6 +17,7 @@ class LintRule(StrEnum):
     DEADLINE_SHORTER_THAN_LOAD = "deadline-shorter-than-load"
     SLOW_LOAD_WITHOUT_STARTUP_PROBE = "slow-load-without-startup-probe"
     AUTOSCALER_FIGHTS = "autoscaler-fights"
+    EXCEEDS_QUOTA = "exceeds-quota"
     SURGE_DOES_NOT_FIT = "surge-does-not-fit"
     PREEMPTS_OLD_REPLICAS = "preempts-old-replicas"
     VOLUME_NOT_SHARED = "volume-cannot-be-shared"

@@ -107,7 +107,7 @@ WRONG = {
 }
 BESIDE = {"name": "beside", "image": "example/beside:1", "ports": [{"containerPort": 90}]}
 _AROUND = {
-    "no-disruption-budget", "surge-does-not-fit", "preempts-old-replicas", "volume-cannot-be-shared",
+    "no-disruption-budget", "exceeds-quota", "surge-does-not-fit", "preempts-old-replicas", "volume-cannot-be-shared",
     "overlapping-selectors",
 }  # fmt: skip
 ALL = {rule.name for rule in RULES} - _AROUND

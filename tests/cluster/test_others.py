@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -536,6 +536,37 @@ async def test_a_target_that_is_another_s_now(served: Lab, owner: str | None) ->
         assert report.entries[-1].what == "fenced off"
         assert report.entries[-1].detail.startswith(f"the target belongs to {owner or 'nobody'} now")
         assert ours(served, "chat") == written
+
+
+async def test_a_policy_that_refuses_pods_of_both_versions(served: Lab) -> None:
+    """It keeps away a lost old pod too: the rollout holds past its deadline, and goes on when the policy is gone."""
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "false", "message": "images must be signed"}],
+    }
+    pod = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "server", "image": "a"}]}}
+
+    def refused() -> bool:
+        try:
+            create(served.core.create_namespaced_pod, served.namespace, pod, dry_run="All")
+        except ApiException:
+            return True
+        return False
+
+    await served.deploy("chat", 2)
+    soon = {"minReady": "0s", "deadline": "12s"}
+    async with AsyncExitStack() as stack:
+        async with admission(served, "Validating", "signed", spec, validationActions=["Deny"]):
+            await until("the policy is in force", refused)
+            case = await stack.enter_async_context(served.rolled("chat", strategy={"maxSurge": 1}, readiness=soon))
+            await case.run.until("it moves", lambda status: status.moves)
+            lost = served.pods("chat", "chat:1")[0].metadata.name
+            served.core.delete_namespaced_pod(lost, served.namespace, grace_period_seconds=0)
+            status = await case.run.until("it holds", lambda status: status.phase == "Held")
+            assert "images must be signed; it refuses pods of both versions" in status.waiting_for, status.waiting_for
+        await case.ends("Completed")
+        case.watcher.assert_within(1, 3)
 
 
 async def test_a_target_that_is_being_deleted(served: Lab) -> None:

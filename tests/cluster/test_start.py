@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lab, until
+from harness import ACCEPTED, Lab, until
+from kube_api import create
 from shell import REFUSED, Shell
 from subjects import SUBJECTS, PairSubject, Subject
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
@@ -43,6 +44,26 @@ async def test_errors_refuse_a_start_unless_they_are_accepted(served: Lab, tmp_p
         ("accepted", "image-not-immutable", "ann"), ("accepted", "no-readiness-probe", "ann"),
         ("lint warning", "no-disruption-budget", ""),
     }  # fmt: skip
+
+
+async def test_more_than_a_quota_ever_allows(served: Lab) -> None:
+    """It could never start: refused, with what the quota allows; accepted, it holds with that reason."""
+    await served.deploy("chat", 2, container={"resources": {"requests": {"cpu": "1"}}})
+    quota = {"metadata": {"name": "small"}, "spec": {"hard": {"requests.cpu": "4"}}}
+    create(served.core.create_namespaced_resource_quota, served.namespace, quota)
+    await until("the quota counts", lambda: served.quota_used("small").get("requests.cpu") == "2")
+    change, never = (
+        {"resources": {"server": {"requests": {"cpu": "8"}}}},
+        "a pod needs 8 requests.cpu, and the ",
+    )
+    with pytest.raises(WorkflowFailureError) as refused:
+        await (await served.start("chat", change, strategy={"maxSurge": 1})).end()
+    assert never in str(refused.value.cause) and "exceeds-quota" in str(refused.value.cause)
+    async with served.rolled("chat", change, strategy={"maxSurge": 1}, accept=[*ACCEPTED, "exceeds-quota"]) as case:
+        status = await case.run.until("it holds", lambda status: status.phase == "Held")
+        assert never in status.waiting_for, status.waiting_for
+        await case.run.send("abort")
+        await case.ends("Aborted")
 
 
 @pytest.mark.parametrize("kind", [pytest.param(each, id=name) for name, each in SUBJECTS.items()])

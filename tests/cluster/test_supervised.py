@@ -177,6 +177,24 @@ async def test_the_way_back_ends_though_its_operator_keeps_a_bad_pod(served: Lab
     watcher.assert_within(REPLICAS - 1, REPLICAS + 1, passing=1)
 
 
+@pytest.mark.soak
+async def test_a_release_ends_though_its_operator_keeps_a_bad_pod(served: Lab, tmp_path: Path) -> None:
+    """The same without Temporal: as many are ready as before, and nothing of the rollout is left."""
+    operator = runtimes(served)
+    await operator.make("ServingRuntime", "chat", resource())
+    before = left(operator, "chat")
+    served.relabel(served.pods("chat")[0].metadata.name, "never-ready")
+    await until("one is not ready", lambda: not operator.is_ready("chat"))
+    with served.watch("chat") as watcher:
+        run = await start(served, "chat", NEVER)
+        await until("a new replica", lambda: runs(served, "chat", "example/chat:2"))
+        await run.handle.terminate("by a person")
+        await Shell(served, tmp_path).run("release", f"ServingRuntime/{served.namespace}/chat")
+    assert left(operator, "chat") == before
+    assert runs(served, "chat", "example/chat:2"), "its operator kept it"
+    watcher.assert_within(REPLICAS - 1, REPLICAS + 1, passing=1)
+
+
 async def test_bad_input_is_refused_and_the_target_untouched(served: Lab) -> None:
     operator = runtimes(served)
     await operator.make("ServingRuntime", "chat", resource())

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from activities.kept_fields import kept
 from activities.levers.pods import read_replica
 from activities.rollout import _unsure
 from segue.decide import Act, Decision
@@ -147,6 +148,23 @@ def test_only_what_its_version_ended_was_restarted(count: int, last: dict[str, o
     assert replica.incarnation == f"u/{again}", "what is known of a container is not true of the next one"
     ready = replica._replace(ready_since=1.0)
     assert ready.proven(0.0, 0, 2.0) is (diagnose(ready, 0) is None) is (restarts == 0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "generation", "restarts"),
+    [("RestartContainer", 2, 0), ("RestartContainer", 1, 1), ("NotRequired", 2, 1)],
+)
+def test_a_resize_in_place_is_no_restart_of_the_version(policy: str, generation: int, restarts: int) -> None:
+    """An autoscaler resizes a running pod, whose policy demands a restart; each change of its spec counts once."""
+    written = {"name": "server", "resizePolicy": [{"resourceName": "memory", "restartPolicy": policy}]}
+    status = {"name": "server", "restartCount": 1, "state": {"running": {}}, "lastState": ENDED}
+    found = {
+        "metadata": {"name": "llm-0", "uid": "u", "generation": generation},
+        "spec": {"containers": [written]},
+        "status": {"containerStatuses": [status]},
+    }
+    (container,) = read_replica(kept("pods", found), "v").containers
+    assert container.own_restarts == restarts
 
 
 def test_the_worst_is_told() -> None:

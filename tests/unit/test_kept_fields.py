@@ -98,6 +98,7 @@ CONTAINER = {
     "name": "server", "image": "c:1", "env": [{"name": "A", "value": "b"}], "volumeMounts": [],
     "ports": [{"name": "http", "containerPort": 80, "protocol": "TCP"}],
     "resources": {"limits": {"memory": "1Gi", "cpu": "1"}, "requests": {"cpu": "1"}},
+    "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
 }  # fmt: skip
 SIDECAR = {**CONTAINER, "name": "proxy", "restartPolicy": "Always"}
 

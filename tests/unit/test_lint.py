@@ -58,7 +58,9 @@ class World:
 
     def mend(self, mend: Mend) -> None:
         """Do what a finding says, as a person would."""
-        lists = {"PodDisruptionBudget": "budgets", "HorizontalPodAutoscaler": "autoscalers"}
+        lists = {
+            "PodDisruptionBudget": "budgets", "HorizontalPodAutoscaler": "autoscalers", "ResourceQuota": "quotas",
+        }  # fmt: skip
         if mend.how is How.SPEC:
             self.rollout = merged_by_name(self.rollout, mend.body)
         elif mend.how is How.CREATE and mend.object.kind == "Deployment":
@@ -75,6 +77,8 @@ class World:
         else:
             items = self.around[lists[mend.object.kind]]
             items[:] = [merged_by_name(i, mend.body) if i["metadata"]["name"] == mend.object.name else i for i in items]
+            for each in items if mend.object.kind == "ResourceQuota" else ():
+                each["status"] = {**each["status"], "hard": each["spec"]["hard"]}  # as its controller does
 
 
 def judged(target: Object, rollout: Rollout | None) -> LintSubject:
@@ -294,6 +298,12 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     ),
     "a quota of pods": ("surge-does-not-fit", "warning", world(quotas=[quota({"pods": "4"}, {"pods": "4"})])),
     "a quota of memory": ("surge-does-not-fit", "warning", world(pod=server(**GPU), quotas=[quota({"memory": "1Mi"})])),
+    "more than a quota ever allows": (
+        "exceeds-quota", "error", world(pod=server(**GPU), quotas=[quota({"requests.nvidia.com/gpu": "0"})]),
+    ),
+    "more memory than a quota ever allows": (
+        "exceeds-quota", "error", world(pod=server(**GPU), rollout=rollout(), quotas=[quota({"memory": "1Mi"})]),
+    ),
     "a higher priority": (
         "preempts-old-replicas", "error",
         world(pod={**server(), "priorityClassName": "low"}, rollout=rollout(change=TO_HIGH), priorities=PRIORITIES,

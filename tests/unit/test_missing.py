@@ -22,6 +22,8 @@ QUOTA = 'pods "chat-x" is forbidden: exceeded quota: best, requested: pods=1, us
 WEBHOOK = 'Internal error occurred: failed calling webhook "a.b.c": dial tcp: connection refused'
 RULES = Rules.model_validate({"strategy": {"maxSurge": 1}, "readiness": {"minReady": "0s", "deadline": "60s"}})
 IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
+POLICY = "pods \"chat-x\" is forbidden: ValidatingAdmissionPolicy 'signed' with binding 'signed' denied request: no"
+SECURE = 'pods "chat-x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
 DENIED = 'admission webhook "a.b.c" denied the request: no'
 OLD, NEW, MISSING = 4, 1, 1
 
@@ -139,6 +141,35 @@ def test_what_a_policy_refuses_is_late(seen: Any) -> None:
     found = seen('admission webhook "a.b.c" denied the request: no', NOW - 20)
     assert (found.unplaced, found.hindered) == (0, 0)
     assert decide(RULES, known().but(progress_at=NOW - 300), found, NOW).act is Act.FAIL
+
+
+def both_of_deployment(why: str, other: str) -> Observation:
+    """(4, 1) of 4: the controller cannot create the new pod, and not one of the old ones."""
+    old, new = (
+        failing(replicaset(f"v{n}", "chat", number, n), text, NOW - 20)
+        for n, (number, text) in enumerate(((OLD, other), (NEW, why)), 1)
+    )
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    found = deployment("chat", OLD, 2, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    return read_deployment(Objects(found, [old, new], pods_of("v1", OLD - 1)), RULES, known(), NOW)
+
+
+def both_of_pair(why: str, other: str) -> Observation:
+    """The same of a pair."""
+    old = failing(replicaset("v1", "chat", OLD, 1), other, NOW - 20)
+    new = failing(replicaset("v2", "chat-next", NEW, 2), why, NOW - 20)
+    left = Objects(deployment("chat", OLD, 1), [old], pods_of("v1", OLD - 1))
+    return read(Pair(left, Objects(deployment("chat-next", NEW, 2), [new], [])), RULES, known(), NOW)
+
+
+@pytest.mark.parametrize("seen", [both_of_deployment, both_of_pair])
+@pytest.mark.parametrize("why", [DENIED, POLICY, SECURE], ids=["webhook", "policy", "pod-security"])
+def test_what_a_policy_refuses_of_both_versions_is_no_fault_of_the_new_one(seen: Any, why: str) -> None:
+    """The rollout holds, however long ago the deadline was; another policy that refuses old pods is no excuse."""
+    late = known().but(progress_at=NOW - 300)
+    decision = decide(RULES, late, seen(why, why), NOW)
+    assert decision.act is Act.CROWDED and "it refuses pods of both versions" in decision.why, decision
+    assert decide(RULES, late, seen(why, 'admission webhook "other" denied the request: no'), NOW).act is Act.FAIL
 
 
 def test_what_else_is_in_the_way_is_named_first() -> None:

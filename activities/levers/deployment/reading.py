@@ -25,7 +25,7 @@ from segue.ended_pods import judged, taken_at
 from segue.failures import unmade
 from segue.hindrance import hindrance_of
 from segue.history import Revision
-from segue.missing import Missing, unplaced_of, with_absent, with_full_quota, with_kept_away
+from segue.missing import Missing, denying_both, excused, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -138,7 +138,8 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
     lacking = [m for s in coming for m in s.missing]
     deadline_s = rules.readiness.deadline.total_seconds()
-    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now)
+    deniers = denying_both(lacking, (m for s in sets if s.version != pivot for m in s.missing))
+    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     short = replicas_of(deployment) + unplaced.unplaced - sum(s.replicas for s in sets)
     hindrance = with_full_quota(hindrance, lacking, short, deadline_s, now)
     hindrance, absent = with_absent(hindrance, idle((deployment,), now, "Deployment"), len(rising))
@@ -159,7 +160,15 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=judged(rising, ended, restarts, state.began_at, absent, *(s.problem for s in coming), others=falling),
+        problem=judged(
+            rising,
+            ended,
+            restarts,
+            state.began_at,
+            absent,
+            *(excused(s.problem, deniers) for s in coming),
+            others=falling,
+        ),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         **unplaced._asdict(),

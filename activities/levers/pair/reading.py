@@ -26,7 +26,7 @@ from activities.levers.template import fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.hindrance import hindrance_of
-from segue.missing import Missing, unplaced_of, with_absent, with_full_quota, with_kept_away
+from segue.missing import Missing, denying_both, excused, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
@@ -118,7 +118,8 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     hindrance = hindrance_of(new if back else old, rising)
     deadline_s = rules.readiness.deadline.total_seconds()
     unplaced = unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))
-    hindrance = with_kept_away(hindrance, lacking, deadline_s, now)
+    deniers = denying_both(*missing)
+    hindrance = with_kept_away(hindrance, lacking, deadline_s, now, deniers=deniers)
     hindrance = with_full_quota(hindrance, lacking, pair.replicas + unplaced.unplaced - sum(counts), deadline_s, now)
     hindrance, absent = with_absent(hindrance, idle(_deployments(pair), now, "Deployment"), len(rising))
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
@@ -136,7 +137,13 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         engaged=baseline is not None,
         foreign=_foreign(pair, state),
         problem=judged(
-            rising, ended, restarts, state.began_at, absent, *_unmade(pair, back=back), others=new if back else old
+            rising,
+            ended,
+            restarts,
+            state.began_at,
+            absent,
+            *(excused(each, deniers) for each in _unmade(pair, back=back)),
+            others=new if back else old,
         ),
         progress_at=max(
             *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
