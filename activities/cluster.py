@@ -163,10 +163,10 @@ class Cluster:
             if access.is_given or not _is_pods_own(configuration):
                 load: Any = config.load_kube_config
                 await load(path, context=access.context or None, client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+        except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
             here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
             fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
-            raise Refused(f"gives no way to a cluster: {error}", field=field, fix=fix) from error
+            raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
         return cls(client.ApiClient(configuration))
 
     def _pod_session(self) -> aiohttp.ClientSession:
@@ -607,6 +607,12 @@ def _is_pods_own(configuration: client.Configuration) -> bool:
 def _refuse_absent(given: str | None, field: str) -> None:
     if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
         raise Refused("is not a file", field=field, value=given, fix="correct it, or run `segue local up`")
+
+
+def _no_way(error: Exception) -> str:
+    if isinstance(error, config.ConfigException | OSError):
+        return f"gives no way to a cluster: {error}"
+    return f"is not a kubeconfig: {' '.join(str(error).split())}"
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:

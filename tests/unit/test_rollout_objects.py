@@ -681,7 +681,7 @@ def test_one_file_is_for_both_kubectl_and_segue() -> None:
 @pytest.mark.parametrize(
     ("metadata", "spec", "expected"),
     [
-        ({}, {"paused": True}, "spec.paused: True: is only for a Rollout in Kubernetes; leave it out"),
+        ({}, {"paused": True}, "spec.paused: true: is only for a Rollout in Kubernetes; leave it out"),
         ({}, {"onDelete": "x"}, "spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
         ({}, {"paused": "yes"}, "spec.paused: 'yes': is neither true nor false"),
         ({"namespace": "a"}, {"target": {"name": "x", "namespace": "b"}},
