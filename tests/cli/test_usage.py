@@ -62,7 +62,7 @@ def test_a_shell_completes_commands_options_and_choices(segue: Segue, monkeypatc
         monkeypatch.setenv("_SEGUE_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", words)
         monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
-        return segue().out.split()
+        return str(segue().out).split()
 
     assert completed("segue stat") == ["status"]
     assert completed("segue plan --rep") == ["--replicas"]
