@@ -107,6 +107,7 @@ class Listed(Frozen):
     id: str
     cluster: str = ""
     target: str
+    kind: str = ""
     phase: str
     outcome: str | None
     running: bool
@@ -611,6 +612,12 @@ def cluster_of(workflow_id: str) -> str:
     return parts[1] if len(parts) == 5 else ""
 
 
+def kind_of(workflow_id: str) -> str:
+    """Return the kind of target in a rollout's workflow id; empty if it is not such an id."""
+    parts = workflow_id.split("/")
+    return parts[3] if len(parts) == 5 else ""
+
+
 def summary(rollout: Rollout) -> str:
     """Return one line for Temporal's list of workflows."""
     return f"{rollout.metadata.name}: {rollout.spec.target} → {rollout.spec.change.described}"[:200]
@@ -704,6 +711,7 @@ def _listed(found: WorkflowExecution) -> Listed:
         id=found.id,
         cluster=cluster_of(found.id),
         target=target_of(found.id),
+        kind=kind_of(found.id),
         phase=attributes.get(PHASE) or "" if running else outcome or "",
         outcome=outcome or None,
         running=running,
