@@ -270,6 +270,8 @@ def test_an_answer_has_an_event() -> None:
     made = order_event(found(), ORDER, "no approval is pending", NOW, taken=False)
     assert (made["type"], made["reason"]) == ("Warning", "ApproveRefused")
     assert made["message"] == "approve by kubernetes user alice: no approval is pending"
+    unproven = order_event(found(), replace(ORDER, user=""), "no policy", NOW, taken=False)
+    assert unproven["message"] == "approve by somebody whom nothing proves: no policy"
     taken = order_event(found(), ORDER, "approve: now Progressing", NOW, taken=True)
     assert (taken["type"], taken["reason"]) == ("Normal", "ApproveTaken")
 
