@@ -700,7 +700,7 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
         correct = "correct the change so that the API server accepts it"
     match status:
         case 404:
-            return NotFound(why, field=what, fix="check its name and namespace, or create it first")
+            return _absent(what, why)
         case 401 | 403:
             return NotAllowed(why, field=what, fix=_RENEW if status == 401 else _grant(why, role))
         case 409:
@@ -711,6 +711,17 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return Refused(why, field=what, fix=correct)
         case _:
             return _unanswered(what, status, why)
+
+
+_UNSERVED = "404 page not found"
+"""The API server's answer for a path that it does not have; an object that is absent has an answer of its own."""
+
+
+def _absent(what: str, why: str) -> NotFound:
+    if why.strip() == _UNSERVED:
+        fix = "install what serves it, such as LeaderWorkerSet or KServe; `segue doctor` lists what the cluster serves"
+        return NotFound("is of a kind that the cluster does not serve", field=what, fix=fix)
+    return NotFound(why, field=what, fix="check its name and namespace, or create it first")
 
 
 def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:

@@ -214,7 +214,7 @@ def _retarget_fields(name: str, images: list[str], env: list[str], baseline: boo
         raise Refused(
             "needs exactly one way to name the version",
             field="retarget",
-            fix="give --image and --env, or --baseline, or --file; or --like alone for another strategy",
+            fix="give --image/--env, or --baseline, or --file; or --like alone, for another strategy",
         )
     if baseline:
         return {"baseline": True}
