@@ -163,10 +163,10 @@ class Cluster:
             if access.is_given or not _is_pods_own(configuration):
                 load: Any = config.load_kube_config
                 await load(path, context=access.context or None, client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+        except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
             here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
             fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
-            raise Refused(f"gives no way to a cluster: {error}", field=field, fix=fix) from error
+            raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
         return cls(client.ApiClient(configuration))
 
     def _pod_session(self) -> aiohttp.ClientSession:
@@ -609,6 +609,12 @@ def _refuse_absent(given: str | None, field: str) -> None:
         raise Refused("is not a file", field=field, value=given, fix="correct it, or run `segue local up`")
 
 
+def _no_way(error: Exception) -> str:
+    if isinstance(error, config.ConfigException | OSError):
+        return f"gives no way to a cluster: {error}"
+    return f"is not a kubeconfig: {' '.join(str(error).split())}"
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     try:
         while True:
@@ -694,7 +700,7 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
         correct = "correct the change so that the API server accepts it"
     match status:
         case 404:
-            return NotFound(why, field=what, fix="check its name and namespace, or create it first")
+            return _absent(what, why)
         case 401 | 403:
             return NotAllowed(why, field=what, fix=_RENEW if status == 401 else _grant(why, role))
         case 409:
@@ -705,6 +711,17 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return Refused(why, field=what, fix=correct)
         case _:
             return _unanswered(what, status, why)
+
+
+_UNSERVED = "404 page not found"
+"""The API server's answer for a path that it does not have; an object that is absent has an answer of its own."""
+
+
+def _absent(what: str, why: str) -> NotFound:
+    if why.strip() == _UNSERVED:
+        fix = "install what serves it, such as LeaderWorkerSet or KServe; `segue doctor` lists what the cluster serves"
+        return NotFound("is of a kind that the cluster does not serve", field=what, fix=fix)
+    return NotFound(why, field=what, fix="check its name and namespace, or create it first")
 
 
 def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:

@@ -57,7 +57,7 @@ async def check_cluster(
     try:
         cluster = await connect()
     except Refused as error:
-        return [_check(CONNECTION, CheckVerdict.FAILED, f"{error.field}: {error.why}", error.fix)]
+        return [_check(CONNECTION, CheckVerdict.FAILED, error.found, error.fix)]
     try:
         return await _checks(cluster, namespaces, service_account, controller=controller)
     finally:

@@ -7,6 +7,7 @@ interrupted.
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ PICTURE_LIMIT_S = 40.0
 POLL_S = 0.2
 READS_S = 3.0
 """The time that a person takes to read the request for approval; a viewer sees the rollout wait for it."""
+APPROVAL = ("approve", TARGET, "--by", "the demo", "--reason", "looks good")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,7 @@ def main() -> int:
         title("The report")
         segue("report", TARGET)
         segue("list")
-        print("\nWhile the stack is up, the Temporal UI shows both rollouts:")
-        print(f"  {stack.temporal_ui}/namespaces/default/workflows")
-        print("Next: start a stack with `segue local up`, and follow the first rollout in the README.")
+        print("\nNext: start a stack with `segue local up`, and follow the first rollout in the README.")
     return 0
 
 
@@ -206,7 +206,8 @@ def approve_when_awaited(onlooker: Onlooker) -> None:
             return
         if status.get("phase") == "AwaitingApproval":
             time.sleep(READS_S)
-            if run_segue("approve", TARGET, "--by", "the demo", "--reason", "looks good").returncode == 0:
+            print(f"\n(in another terminal) $ {shlex.join(['segue', *APPROVAL])}\n", flush=True)
+            if run_segue(*APPROVAL).returncode == 0:
                 onlooker.mark("approved")
                 return
         time.sleep(1)

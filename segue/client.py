@@ -59,7 +59,7 @@ from segue.messages import Message, RetargetTo, name_of
 from segue.naming import none_in_cluster
 from segue.observation import Frozen
 from segue.plan import Plan
-from segue.pollers import ANSWER_S, pollers_of, uncurrent, unserved
+from segue.pollers import ANSWER_S, no_worker, pollers_of, uncurrent, unserved
 from segue.report import Report
 from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
@@ -107,6 +107,7 @@ class Listed(Frozen):
     id: str
     cluster: str = ""
     target: str
+    kind: str = ""
     phase: str
     outcome: str | None
     running: bool
@@ -288,10 +289,10 @@ class Rollouts:
             raise AssertionError("follow yields at least once")
         return status
 
-    async def _pollers(self) -> DescribeTaskQueueResponse:
+    async def _pollers(self, task_queue: str) -> DescribeTaskQueueResponse:
         """Return who polls the task queue; an empty response when Temporal does not answer."""
         try:
-            return await pollers_of(self.client, self.task_queue, self._answer_s)
+            return await pollers_of(self.client, task_queue, self._answer_s)
         except RPCError:
             return DescribeTaskQueueResponse()
 
@@ -313,7 +314,7 @@ class Rollouts:
         except RPCError:
             return False  # the start reports why Temporal does not answer
         # Without any worker, the rollout starts and waits for one.
-        return not activities.pollers and bool((await self._pollers()).pollers)
+        return not activities.pollers and bool((await self._pollers(self.task_queue)).pollers)
 
     # --- one request to Temporal each ---------------------------------------------------------------------
 
@@ -406,15 +407,18 @@ class Rollouts:
             with translated(what, self.task_queue):
                 yield
         except Unreachable as error:
-            failure = await self._task_failure(handle, what)
+            with translated(what, self.task_queue):
+                description = await handle.describe(rpc_timeout=timedelta(seconds=self._answer_s))
+            failure = await self._task_failure(description, what)
             if failure:
                 raise Failing(failing_text(what, handle.id, failure)) from error
-            raise uncurrent(await self._pollers(), self.task_queue) or error from error
+            queue = description.task_queue  # the rollout's: its client may have had another one than this one
+            silent = error if queue == self.task_queue else no_worker(queue)
+            raise uncurrent(await self._pollers(queue), queue) or silent from error
 
-    async def _task_failure(self, handle: Handle, what: str) -> str:
+    async def _task_failure(self, description: WorkflowExecutionDescription, what: str) -> str:
         """Return the failure of the workflow's code that Temporal keeps retrying; empty when there is none."""
         with translated(what, self.task_queue):
-            description = await handle.describe(rpc_timeout=timedelta(seconds=self._answer_s))
             if description.raw_description.pending_workflow_task.attempt < 2:
                 return ""
             execution = description.raw_description.workflow_execution_info.execution
@@ -608,6 +612,12 @@ def cluster_of(workflow_id: str) -> str:
     return parts[1] if len(parts) == 5 else ""
 
 
+def kind_of(workflow_id: str) -> str:
+    """Return the kind of target in a rollout's workflow id; empty if it is not such an id."""
+    parts = workflow_id.split("/")
+    return parts[3] if len(parts) == 5 else ""
+
+
 def summary(rollout: Rollout) -> str:
     """Return one line for Temporal's list of workflows."""
     return f"{rollout.metadata.name}: {rollout.spec.target} → {rollout.spec.change.described}"[:200]
@@ -701,6 +711,7 @@ def _listed(found: WorkflowExecution) -> Listed:
         id=found.id,
         cluster=cluster_of(found.id),
         target=target_of(found.id),
+        kind=kind_of(found.id),
         phase=attributes.get(PHASE) or "" if running else outcome or "",
         outcome=outcome or None,
         running=running,

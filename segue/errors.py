@@ -41,11 +41,12 @@ class Exit(IntEnum):
 
 
 _SHOWN_LENGTH = 200
+_AS_IN_YAML = {True: "true", False: "false"}
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: of a long one, its beginning and its length."""
-    text = repr(value)
+    """Return a value as a message shows it, as YAML writes it: of a long one, its beginning and its length."""
+    text = _AS_IN_YAML.get(value, repr(value)) if isinstance(value, bool) else repr(value)
     if len(text) <= _SHOWN_LENGTH:
         return text
     length = len(value) if isinstance(value, str) else len(text)
@@ -71,7 +72,9 @@ class Refused(SegueError):
         head = f"{field}: " if field else ""
         what = f"{shown(value)}: " if value is not None else ""
         tail = f"; {fix}" if fix else ""
-        super().__init__(f"{head}{what}{why}{tail}")
+        self.found = f"{head}{what}{why}"
+        """The message without the fix."""
+        super().__init__(f"{self.found}{tail}")
 
 
 class NotFound(Refused):

@@ -15,7 +15,7 @@ from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy, refusal
 from segue.spec.base import wrong
 from segue.spec.lint_rule import LintRule
-from segue.state import Goal, Outcome, Reached, Retarget, State, requested
+from segue.state import Goal, Outcome, Phase, Reached, Retarget, State, requested
 from segue.units import counted
 
 MAX_REPLICAS = 10_000
@@ -192,7 +192,8 @@ def answer(message: Message, state: State) -> str:
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
         return f"scale: to {counted(message.replicas, 'replica')}, now {state.phase}"
-    return f"{name_of(message)}: now {state.phase}"
+    waits = state.phase is Phase.PAUSED and state.paused and not isinstance(message, Pause)
+    return f"{name_of(message)}: now {state.phase}{', until a resume' if waits else ''}"
 
 
 _SAMPLES: dict[str, Message] = {

@@ -16,7 +16,8 @@ ANSWER_S = 10.0
 
 def no_worker(task_queue: str) -> Unreachable:
     """Return the error for a task queue on which no worker answers."""
-    return Unreachable(f"no worker answers on task queue {task_queue}", fix="start one with `segue worker`")
+    command = "segue worker" if task_queue == contract.TASK_QUEUE else f"segue worker --task-queue {task_queue}"
+    return Unreachable(f"no worker answers on task queue {task_queue}", fix=f"start one with `{command}`")
 
 
 def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable | None:

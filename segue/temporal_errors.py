@@ -81,7 +81,8 @@ def _not_found(text: str, what: str) -> Refused:
     if "already completed" in text:
         return Refused(f"the rollout of {what} has ended", fix=f"see `segue report {what}`, or start a new one")
     if "amespace" in text:
-        return NotFound(text, field="TEMPORAL_NAMESPACE", fix="set it to a namespace that your Temporal has")
+        fix = "set it to a namespace that your Temporal has"
+        return NotFound(text.rstrip("."), field="TEMPORAL_NAMESPACE", fix=fix)
     return NotFound(f"no rollout of {what} exists", fix="`segue list` shows the existing ones")
 
 

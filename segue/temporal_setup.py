@@ -59,7 +59,7 @@ async def check_temporal(
     except Unreachable as error:
         return [_failed(CONNECTION, error.why, error.fix)]
     except Refused as error:
-        return [_failed("settings", f"{error.field}: {error.why}", error.fix)]
+        return [_failed("settings", error.found, error.fix)]
     address = client.service_client.config.target_host
     found = [_ok(CONNECTION, f"{address} answers{_secured(client)}"), await _version(client)]
     namespace = await _namespace(client)

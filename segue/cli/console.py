@@ -37,6 +37,11 @@ def show(what: RenderableType) -> None:
         write("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
 
 
+def width() -> int:
+    """Return how many characters a line of stdout has room for."""
+    return stdout().width if sys.stdout.isatty() else PIPED_WIDTH
+
+
 def stdout() -> Console:
     """Return a console that writes to stdout."""
     return Console(file=sys.stdout, highlight=False, markup=False)

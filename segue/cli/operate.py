@@ -48,6 +48,7 @@ def register(app: typer.Typer) -> None:
         local
     )
     app.command(rich_help_panel=OPERATE)(version)
+    app.callback()(_every)
 
 
 def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "") -> None:
@@ -108,7 +109,8 @@ def local(context: typer.Context) -> None:
             field="segue local",
             fix="install Segue with its extra `local`; in a checkout, `make setup` does it",
         ) from error
-    app(args=context.args, prog_name="segue local")
+    code = app(args=context.args, prog_name="segue local", standalone_mode=False)
+    raise typer.Exit(code if isinstance(code, int) else 0)
 
 
 def version() -> None:
@@ -117,3 +119,18 @@ def version() -> None:
     Example: segue version
     """
     write(f"segue {__version__} (Python {platform.python_version()})")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+_Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def _every(*, print_version: _Version = False) -> None:
+    """Options before any command; ``--version`` has ended it."""

@@ -58,7 +58,7 @@ By = Annotated[
     typer.Option(
         "--by",
         envvar="SEGUE_BY",
-        help="Who requests it, for the report.",
+        help="Who requests it, for the report and policies.",
         show_default="user@host",
     ),
 ]

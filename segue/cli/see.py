@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from segue.cli.app import SEE
-from segue.cli.console import say, show, stdout, write, write_json
+from segue.cli.console import say, show, stdout, width, write, write_json
 from segue.cli.follow import Progress, ending, left_running
 from segue.cli.options import (
     AsMarkdown,
@@ -71,7 +71,7 @@ def list_(
     if output is TableOrJson.JSON:
         write_json([f.model_dump(mode="json", by_alias=True) for f in found])
     elif found:
-        show(_table(found, with_cluster=all_clusters))
+        show(_table(found, width(), with_cluster=all_clusters))
     elif all_clusters:
         say("no rollout in any cluster yet; start one with `segue start FILE`")
     else:
@@ -138,7 +138,7 @@ def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     several = ("of",) if any(each.of for each in found) else ()
     for title in (*several, "revision", "", "replicas", "images", "what happened"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for each in found:
         images = ", ".join(f"{container}={image}" for container, image in sorted(each.images.items()))
         mark = "current" if each.current else ""
@@ -174,20 +174,24 @@ async def _watch(candidates: list[str], where: Where) -> Report:
     return progress.report
 
 
-def _table(found: "list[Listed]", *, with_cluster: bool) -> Table:
-    """Return rollouts as a table that a narrow terminal does not cut: the id wraps."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in (*("cluster",) * with_cluster, "target", "phase", "started", "took", "id"):
-        table.add_column(title, no_wrap=title != "id", overflow="fold")
-    for each in found:
-        until = each.ended_at or time.time()
-        began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        table.add_row(
-            *(each.cluster,) * with_cluster,
-            each.target,
-            each.phase or "?",
-            began,
-            clock(until - each.started_at),
-            each.id,
-        )
+def _table(found: "list[Listed]", room: int, *, with_cluster: bool) -> Table:
+    """Return rollouts as a table; the id, which repeats the other columns, is in it where the terminal has room."""
+    titles = (*("cluster",) * with_cluster, "target", "kind", "phase", "started", "took", "id")
+    rows = [titles, *(_row(each, with_cluster=with_cluster) for each in found)]
+    needed = sum(max(map(len, column)) + _GAP for column in zip(*rows, strict=True))
+    kept = len(titles) if needed - _GAP <= room else len(titles) - 1
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for title in titles[:kept]:
+        table.add_column(title, overflow="fold")
+    for row in rows[1:]:
+        table.add_row(*row[:kept])
     return table
+
+
+_GAP = 2
+
+
+def _row(each: "Listed", *, with_cluster: bool) -> tuple[str, ...]:
+    began = datetime.fromtimestamp(each.started_at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    took = clock((each.ended_at or time.time()) - each.started_at)
+    return (*(each.cluster,) * with_cluster, each.target, each.kind, each.phase or "?", began, took, each.id)

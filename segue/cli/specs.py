@@ -9,6 +9,7 @@ from segue.cli.options import access_by, run_async
 from segue.errors import Refused
 from segue.files import PROFILES, profile_in_files, read_document, source_of
 from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
+from segue.spec.profile import perhaps
 from segue.spec.refusals import NamedProfile
 
 ProfileFile = Annotated[
@@ -73,5 +74,5 @@ def _in_cluster(wanted: NamedProfile) -> OwnProfile | None:
         return run_async(read_profile(wanted, access))
     except Refused as error:
         why = f"is not a built-in profile, no file has it, and it cannot be read from the cluster: {error}"
-        fix = f"check the name, or give its file by --profile-file or {PROFILES}"
+        fix = f"check the name{perhaps(wanted.name)}, or give its file by --profile-file or {PROFILES}"
         raise Refused(why, field="spec.profile.name", value=wanted.name, fix=fix) from error

@@ -149,8 +149,8 @@ def _evaluation(gate: GatePolicy) -> str:
 def _needs(made: Plan) -> str:
     if any(stage.action == OPERATOR for stage in made.stages):
         return "floor and ceiling are set by its own operator"
-    extra = f"needs no more replicas than now ({made.replicas})"
-    if made.extra:
-        more = f"{counted(made.extra, 'replica')} more than now"
-        extra = f"needs up to {more} ({made.replicas + made.extra} instead of {made.replicas})"
+    now, most = made.stages[0].old + made.stages[0].new, made.replicas + made.extra
+    extra = f"needs no more replicas than now ({now})"
+    if most > now:
+        extra = f"needs up to {counted(most - now, 'replica')} more than now ({most} instead of {now})"
     return f"floor {made.floor} ready, ceiling {made.ceiling} in all; {extra}"

@@ -63,6 +63,15 @@ _SIMPLE = {
     "reject": "Reject the waypoint that waits for approval: the rollout rolls back.",
     "promote": "Skip the remaining holds; verification and approvals still apply.",
 }
+_REASONS = {
+    "pause": "latency is up",
+    "abort": "latency is up",
+    "settle": "no accelerator is free",
+    "approve": "the answers are good",
+    "reject": "the answers are worse",
+    "promote": "seen enough",
+}
+"""An example of a reason for each."""
 _CONTAINER = r"(?P<container>[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)"
 _IMAGE = re.compile(_CONTAINER + r"=(?P<value>\S+)")
 _VARIABLE = re.compile(_CONTAINER + r":(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
@@ -81,7 +90,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _help(name: str) -> str:
-    return f'{_SIMPLE[name]}\n\nExample: segue {name} serving/chat --reason "latency is up"'
+    return f'{_SIMPLE[name]}\n\nExample: segue {name} serving/chat --reason "{_REASONS[name]}"'
 
 
 def _simple(kind: str) -> Callable[..., None]:
@@ -205,7 +214,7 @@ def _retarget_fields(name: str, images: list[str], env: list[str], baseline: boo
         raise Refused(
             "needs exactly one way to name the version",
             field="retarget",
-            fix="give --image/--env, or --baseline, or --file",
+            fix="give --image/--env, or --baseline, or --file; or --like alone, for another strategy",
         )
     if baseline:
         return {"baseline": True}

@@ -50,7 +50,8 @@ def status_events(
 def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, taken: bool) -> Object:
     """Return the event for the answer to an order."""
     reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
-    said = _Said(reason, f"{order.verb} by {order.by}: {answer}", not taken, (order.verb, order.value, order.user))
+    by = order.by if order.user else "somebody whom nothing proves"
+    said = _Said(reason, f"{order.verb} by {by}: {answer}", not taken, (order.verb, order.value, order.user))
     return _event(found, _reference(found), said, said.message, now)
 
 

@@ -1,5 +1,6 @@
 """The name of a profile in a spec; ``segue/spec/resolving.py`` resolves it when the file is read."""
 
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +22,12 @@ class ProfileName(StrEnum):
     TFSERVING = "tfserving"
     MLSERVER = "mlserver"
     KSERVE = "kserve"
+
+
+def perhaps(name: str) -> str:
+    """Return the built-in profile that a mistyped name may mean, as the end of a sentence."""
+    near = get_close_matches(name.lower(), [*ProfileName], n=1, cutoff=0.75)
+    return f", perhaps {near[0]}" if near else ""
 
 
 class BuiltIn(Model):

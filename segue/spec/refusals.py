@@ -11,7 +11,7 @@ from pydantic import (
 
 from segue.errors import Refused
 from segue.spec.base import BELOW
-from segue.spec.profile import Profile, ProfileName
+from segue.spec.profile import Profile, ProfileName, perhaps
 from segue.spec.resolving import Layer, OwnProfile, layers_of, resolved
 from segue.spec.rollout import Rollout
 from segue.spec.standing import FIELDS as STANDING_FIELDS
@@ -167,8 +167,8 @@ def _layers(document: Any, profile: Profile | None, own: OwnProfile | None) -> t
         place = wanted.namespace if wanted else DEFAULT_NAMESPACE
         why = f"is not a built-in profile, and no profile of this name was found for namespace {place}"
         fix = (
-            f"write one of {', '.join(ProfileName)}; or apply a RolloutProfile in {place}, or a ClusterRolloutProfile; "
-            "or give its file by --profile-file or SEGUE_PROFILES"
+            f"write one of {', '.join(ProfileName)}{perhaps(profile.name)}; or apply a RolloutProfile in {place}, or a "
+            "ClusterRolloutProfile; or give its file by --profile-file or SEGUE_PROFILES"
         )
         raise Refused(why, field="spec.profile.name", value=profile.name, fix=fix)
     return layers_of(profile, own)

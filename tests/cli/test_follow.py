@@ -1,7 +1,10 @@
 """What the command line shows of a running rollout: its stage, its line, its picture, and the newest observation."""
 
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from rich.console import Console
@@ -216,18 +219,27 @@ def test_the_exit_code_tells_the_outcome(phase: Phase, outcome: str | None, reas
 
 
 def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
-    """The id wraps; it can still be copied in parts, and the other columns stay whole."""
+    """The id is there where a line has room for it; without room, cells wrap, and lose no character."""
     each = Listed(
-        id="rollout/default/serving/Deployment/chat", target="serving/chat", phase="AwaitingApproval", outcome=None,
-        running=True, started_at=0.0, ended_at=90_061.0,
+        id="rollout/default/serving/Deployment/chat", target="serving/chat", kind="Deployment",
+        phase="AwaitingApproval", outcome=None, running=True, started_at=0.0, ended_at=90_061.0,
     )  # fmt: skip
-    console = Console(width=80)
-    with console.capture() as captured:
-        console.print(_table([each], with_cluster=False))
-    text = captured.get()
-    assert "…" not in text
-    for part in ("serving/chat ", "AwaitingApproval ", "1970-01-01 00:00:00Z", "25h01m01s"):
-        assert part in text
+
+    def printed(room: int) -> list[str]:
+        console = Console(width=room)
+        with console.capture() as captured:
+            console.print(_table([each], room, with_cluster=False))
+        return [line.rstrip() for line in captured.get().splitlines()]
+
+    cells = "serving/chat  Deployment  AwaitingApproval  1970-01-01 00:00:00Z  25h01m01s"
+    assert printed(116) == [ANY, f"{cells}  {each.id}"]
+    assert printed(115) == [ANY, cells]
+    assert printed(75) == [ANY, cells]
+    narrow = printed(50)
+    assert len(narrow) > 2
+    columns = [m.start() for m in re.finditer(r"\S+", narrow[0])]
+    found = ["".join(line[a:b].strip() for line in narrow[1:]) for a, b in pairwise([*columns, None])]
+    assert found == [each.target, each.kind, each.phase, "1970-01-0100:00:00Z", "25h01m01s"]
 
 
 def test_the_page_of_a_rollout_is_in_the_namespace_of_the_connection(

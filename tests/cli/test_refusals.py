@@ -147,7 +147,7 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "retention": (("setup", "--retention", "9h"), ("--retention: '9h': needs --create-namespace",)),
     "release timeout": (("release", "serving/chat", "--timeout", "5"), ("--timeout: '5'",)),
     "scale to zero": (("scale", "serving/chat", "0"), ("replicas", "0", "write 1 or more")),
-    "scale to a word": (("scale", "serving/chat", "many"), ("N", "integer")),
+    "scale to a word": (("scale", "serving/chat", "many"), ("N: 'many'", "whole number")),
     "retarget to nothing": (("retarget", "serving/chat"), ("give --image/--env, or --baseline, or --file",)),
     "retarget two ways": (("retarget", "serving/chat", "--baseline", "--image", "a=b"), ("exactly one way",)),
     "retarget image form": (("retarget", "serving/chat", "--image", "chat:3"), ("--image: 'chat:3'", "server=")),

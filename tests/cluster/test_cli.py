@@ -231,7 +231,13 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
         (("status", f"svc/{name}"), {}, REFUSED, "svc is read as a cluster; the kinds that Segue rolls"),
         (("release", name), {}, REFUSED, "has no saved baseline"),
         (("plan", shell.spec("absent")), {}, REFUSED, "absent"),
-        (("start", file), {}, UNREACHABLE, "no worker answers"),
+        (("start", file), {}, UNREACHABLE, f"no worker answers on task queue {lab.task_queue}; start one with"),
+        (
+            ("status", name),
+            {"SEGUE_TASK_QUEUE": "other"},
+            UNREACHABLE,
+            f"no worker answers on task queue {lab.task_queue}",
+        ),
     ]
     for arguments, env, code, expected in cases:
         assert expected in (await shell.run(*arguments, expect=code, **env)).stderr

@@ -218,8 +218,9 @@ async def test_faults_of_the_cluster_and_of_prometheus(segue: Segue, tmp_path: P
     away = json.dumps({"default": {"url": "http://127.0.0.1:9", "timeout_s": 2}})
     checks = await segue.doctor(expect=UNREACHABLE, SEGUE_PROMETHEUS=away)
     assert_fault(checks, "Prometheus default: connection", "http://127.0.0.1:9", "provider default in SEGUE_PROMETHEUS")
-    checks = await segue.doctor(expect=UNREACHABLE, KUBECONFIG=str(tmp_path / "none"))
-    assert_fault(checks, "Kubernetes: connection", "KUBECONFIG: is not a file", "correct it")
+    none = str(tmp_path / "none")
+    checks = await segue.doctor(expect=UNREACHABLE, KUBECONFIG=none)
+    assert_fault(checks, "Kubernetes: connection", f"KUBECONFIG: {none!r}: is not a file", "correct it")
 
 
 async def test_a_deployment_without_a_current_version(

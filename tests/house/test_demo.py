@@ -35,6 +35,7 @@ def test_demo_shows_the_main_job_and_leaves_nothing(arguments: list[str], pieces
     for piece in (
         "floor 6 ready, ceiling 8 in all",
         "AwaitingApproval",
+        "$ segue approve serving/chat",
         "Completed: serving/chat runs server=",
         "(exit code 3: rolled back)",
         "# chat: RolledBack",

@@ -346,7 +346,6 @@ def test_the_policies_of_orders_are_the_published_ones(helm: Helm) -> None:
     guarded = merged(CONTROLLED, {"controller": {"admission": True}})
     before = helm.render(CONTROLLED)
     assert [each for each in helm.render(guarded) if each not in before] == published
-    assert helm.render(merged(guarded, {"controller": {"enabled": False}})) == helm.render(FULL)
     # What the API server would refuse is left out before 1.36, and refused before 1.30.
     older = helm.run("template", "segue", str(CHART), "-n", "segue", "--kube-version", "1.35.2", values=guarded)
     made = [each for each in yaml.safe_load_all(older.stdout) if each and "Policy" in each["kind"]]
@@ -406,6 +405,18 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "a template of a webhook": (
         {"notifications": {"x": {"url": "http://x", "secret": SECRET, "text": "{page}"}}},
         ["notifications.x is a webhook", "leave out title and text"],
+    ),
+    "address as a URL": ({"temporal": {"address": "http://temporal:7233"}}, ["/temporal/address", "http://temporal"]),
+    "no tag": ({"image": {"tag": "v1 beta"}}, ["/image/tag", "'v1 beta'"]),
+    "policies without a controller": (
+        {"controller": {"admission": True}}, ["controller.admission is true", "set controller.enabled=true too"],
+    ),
+    "profiles without a controller": (
+        {"rbac": {"profiles": True}}, ["rbac.profiles is true", "set controller.enabled=true too"],
+    ),
+    "a default without a name": ({"cluster": {"default": True}}, ["cluster.default is true", "name the cluster"]),
+    "a build without versioning": (
+        {"versioning": {"buildId": "1"}}, ["versioning.buildId is set", "set versioning.enabled=true"],
     ),
     "one port": ({"metrics": {"sdk": True}, "worker": {"healthPort": 8081}}, ["healthPort is 8081", "another port"]),
 }  # fmt: skip

@@ -72,5 +72,5 @@ def test_missing_go_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: o
     environment = {**os.environ, "PATH": str(tmp_path)}
     answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
-    assert answer.stderr.startswith("Error: no `go` command was found")
+    assert answer.stderr.startswith("error: no `go` command was found")
     assert "Traceback" not in answer.stderr

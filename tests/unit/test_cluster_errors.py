@@ -22,6 +22,7 @@ class Row(NamedTuple):
 
 ROWS = [
     Row("absent", 404, f"{ISVC} not found", NotFound, "create it first"),
+    Row("unknown-kind", 404, "404 page not found\n", NotFound, "kind that the cluster does not serve; install"),
     Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the credentials (kubeconfig or service"),
     Row("no-right", 403, f'{ISVC} is forbidden: User "system:serviceaccount:segue:worker" cannot patch resource '
         '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),

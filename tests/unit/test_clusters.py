@@ -65,7 +65,9 @@ def test_a_list_of_all_clusters_names_each() -> None:
     """The list of one cluster has no such column."""
     times = {"started_at": 0.0, "ended_at": 1.0}
     found = [Listed(id="i", cluster="west", target="a/b", phase="Paused", outcome=None, running=True, **times)]
-    titles = [[str(column.header) for column in _table(found, with_cluster=each).columns] for each in (True, False)]
+    titles = [
+        [str(column.header) for column in _table(found, 200, with_cluster=each).columns] for each in (True, False)
+    ]
     assert titles[0] == ["cluster", *titles[1]] and titles[1][0] == "target"
 
 

@@ -182,6 +182,8 @@ def accepts(message: Message, state: State) -> bool:
         (SAID["scale"], CLAIMED, "scale: to 7 replicas, now Progressing"),
         (RetargetTo(baseline=True), CLAIMED, "retarget: now RollingBack"),
         (SAID["pause"], CLAIMED, "pause: now Paused"),
+        (SAID["approve"], CLAIMED.but(waypoint=HERE, paused="paused by her"), "approve: now Paused, until a resume"),
+        (SAID["approve"], CLAIMED.but(waypoint=HERE, frozen="until Monday"), "approve: now Paused"),
     ],
 )
 def test_an_answer_says_what_happens_now(message: Message, state: State, expected: str) -> None:

@@ -157,7 +157,7 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], float, tuple[str, ...]]] = {
         {"broke_glass": "outage"}, SATURDAY, ("by: 'ci'", "may not break the glass", "ask one of: alice"),
     ),
     "no gate": ({"gates": None}, WEDNESDAY, ("spec.gates", "lacks the gate smoke", "add it to gates or metrics")),
-    "a dry gate": ({"gates": [{**GATE, "dryRun": True}]}, WEDNESDAY, ("smoke: dryRun", "True", "leave dryRun out")),
+    "a dry gate": ({"gates": [{**GATE, "dryRun": True}]}, WEDNESDAY, ("smoke: dryRun", "true", "leave dryRun out")),
     "a gate of weight": ({"gates": [{**GATE, "weight": 1}]}, WEDNESDAY, ("smoke: weight: 1", "leave weight out")),
     "no serving checks": ({"serving": None}, WEDNESDAY, ("spec.serving", "is missing", "add serving checks")),
     "one waypoint": (

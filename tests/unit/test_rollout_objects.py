@@ -270,6 +270,8 @@ def test_an_answer_has_an_event() -> None:
     made = order_event(found(), ORDER, "no approval is pending", NOW, taken=False)
     assert (made["type"], made["reason"]) == ("Warning", "ApproveRefused")
     assert made["message"] == "approve by kubernetes user alice: no approval is pending"
+    unproven = order_event(found(), replace(ORDER, user=""), "no policy", NOW, taken=False)
+    assert unproven["message"] == "approve by somebody whom nothing proves: no policy"
     taken = order_event(found(), ORDER, "approve: now Progressing", NOW, taken=True)
     assert (taken["type"], taken["reason"]) == ("Normal", "ApproveTaken")
 
@@ -681,7 +683,7 @@ def test_one_file_is_for_both_kubectl_and_segue() -> None:
 @pytest.mark.parametrize(
     ("metadata", "spec", "expected"),
     [
-        ({}, {"paused": True}, "spec.paused: True: is only for a Rollout in Kubernetes; leave it out"),
+        ({}, {"paused": True}, "spec.paused: true: is only for a Rollout in Kubernetes; leave it out"),
         ({}, {"onDelete": "x"}, "spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
         ({}, {"paused": "yes"}, "spec.paused: 'yes': is neither true nor false"),
         ({"namespace": "a"}, {"target": {"name": "x", "namespace": "b"}},

@@ -34,6 +34,22 @@
 {{- if and .Values.controller.enabled .Values.controller.admission (semverCompare "<1.30.0-0" .Capabilities.KubeVersion.Version) }}
 {{- fail (printf "controller.admission is true, and Kubernetes %s has no ValidatingAdmissionPolicy: set controller.admission=false; orders by annotations need Kubernetes 1.30" .Capabilities.KubeVersion.Version) }}
 {{- end }}
+{{- if not .Values.controller.enabled }}
+{{- if .Values.controller.admission }}
+{{- fail "controller.admission is true, and controller.enabled is false: set controller.enabled=true too; without the chart's controller, apply deploy/admission/steering.yaml" }}
+{{- end }}
+{{- if .Values.rbac.profiles }}
+{{- fail "rbac.profiles is true, and controller.enabled is false: set controller.enabled=true too; only the controller reads profiles in the cluster" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.cluster.default (not .Values.cluster.name) }}
+{{- fail "cluster.default is true, and cluster.name is empty: name the cluster, or leave both out if there is only one" }}
+{{- end }}
+{{- range $field := list "deploymentName" "buildId" }}
+{{- if and (get $.Values.versioning $field) (not $.Values.versioning.enabled) }}
+{{- fail (printf "versioning.%s is set, and versioning.enabled is false: set versioning.enabled=true, or leave it out" $field) }}
+{{- end }}
+{{- end }}
 {{- range .Values.extraEnv }}
 {{- if and $.Values.versioning.enabled (has .name (list "SEGUE_DEPLOYMENT_NAME" "SEGUE_BUILD_ID")) }}
 {{- fail (printf "extraEnv has %s, which versioning.enabled sets: remove it, and set versioning.deploymentName or versioning.buildId" .name) }}

@@ -33,6 +33,7 @@ from segue_local.stack import PartStatus, Stack
 app = typer.Typer(
     help="A real Temporal server and Kubernetes control plane on this machine, with fake nodes or a real one.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Name = Annotated[str, typer.Option("--name", help="The stack's name; several stacks can run at the same time.")]
@@ -271,7 +272,7 @@ def _errors() -> Iterator[None]:
 
 
 def _fail(error: LocalStackError) -> NoReturn:
-    _say(f"Error: {error}")
+    _say(f"error: {error}")
     raise typer.Exit(error.exit_code) from error
 
 
