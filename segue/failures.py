@@ -109,7 +109,7 @@ def _outgrown(seen: ContainerFacts) -> str:
 
 
 def _registrys(message: str) -> str:
-    """Return the registry's own message: the kubelet wraps it in the image's name, and in its retries."""
+    """Return the registry's own message, without the image's name and the retries that the kubelet adds to it."""
     return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
 
 

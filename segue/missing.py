@@ -18,7 +18,7 @@ _LACKS_QUOTA = re.compile(r"exceeded quota|insufficient quota|status unknown for
 _UNASKED = re.compile(r"failed calling webhook")
 _DENIES = re.compile(r"ValidatingAdmissionPolicy '[^']+'|admission webhook \"[^\"]+\"|violates PodSecurity \"[^\"]+\"")
 PASSES_S = 5.0
-"""A webhook that does not answer for so long is in the way; a controller tries again sooner at first."""
+"""A webhook that has not answered for so long is a hindrance; at first, a controller tries again sooner."""
 
 
 class Missing(NamedTuple):

@@ -311,7 +311,7 @@ def role_of(right: Right, *, cluster_wide: bool = False) -> Role | None:
 
 
 def commands(rights: Sequence[Right], namespace: str) -> str:
-    """Return the commands that grant rights; the base role's where no published role has one."""
+    """Return the commands that grant rights. A right that no published role has is to be added to the base role."""
     roles = dict.fromkeys(role_of(right) or BASE for right in rights)
     extra = [right for right in rights if role_of(right) is None]
     more = f" (after you add to it: {described(extra)})" if extra else ""

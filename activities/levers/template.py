@@ -20,7 +20,7 @@ from segue.stopping import Hook, Stopping
 HASH_LABEL = "pod-template-hash"
 
 _known: ContextVar[dict[int, tuple[Object, str]] | None] = ContextVar("known", default=None)
-"""Templates by their identity, each with its fingerprint. The entry keeps the template, and so its identity."""
+"""The fingerprint of each template, by its identity. The entry keeps the template, so no other gets its identity."""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ log = logging.getLogger("segue.codec")
 MAX_BYTES = 8 << 20
 """Two of Temporal's largest payloads (2 MB each, in base64), and a page of ordinary ones."""
 BODY_S = 10.0
-"""A request must be here within this time."""
+"""The time within which a whole request must arrive."""
 _UI_HEADERS = "authorization,authorization-extras,content-type,x-namespace"
 """What the Temporal UI sends; the second one is the person's ID token. A browser sends only what is allowed."""
 
