@@ -1,18 +1,40 @@
-"""Writes output: data to stdout, messages to stderr. In a pipe, it is plain and wide enough for any row."""
+"""Writes output: data to stdout, messages to stderr. In a pipe, it is plain and wide enough for any row.
+
+Texts of pods, gates and other people may hold control characters, which could rewrite what a terminal shows: each is
+left out. JSON escapes them.
+"""
 
 import io
 import json
+import re
 import signal
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 PIPED_WIDTH = 200
 READER_LEFT = 128 + signal.SIGPIPE
 """The exit code of shells for a command whose reader has closed the pipe: ``segue list | head -1``."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tab and line end."""
+
+
+class _Console(Console):
+    """A console on which only Segue itself sets colours and moves the cursor."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for each in super().render(renderable, options):
+            yield each if each.control else Segment(_harmless(each.text), each.style)
+
+
+def _harmless(text: str) -> str:
+    return _CONTROL.sub("", text)  # a table measures them as nothing
 
 
 def write_any_terminal() -> None:
@@ -24,7 +46,7 @@ def write_any_terminal() -> None:
 
 def say(text: str) -> None:
     """Print a message for a person to stderr; never data."""
-    print(text, file=sys.stderr, flush=True)
+    print(_harmless(text), file=sys.stderr, flush=True)
 
 
 def show(what: RenderableType) -> None:
@@ -33,7 +55,7 @@ def show(what: RenderableType) -> None:
         stdout().print(what)
     else:
         lines = io.StringIO()
-        Console(file=lines, width=PIPED_WIDTH, highlight=False, markup=False).print(what)
+        _Console(file=lines, width=PIPED_WIDTH, highlight=False, markup=False).print(what)
         write("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
 
 
@@ -44,11 +66,15 @@ def width() -> int:
 
 def stdout() -> Console:
     """Return a console that writes to stdout."""
-    return Console(file=sys.stdout, highlight=False, markup=False)
+    return _Console(file=sys.stdout, highlight=False, markup=False)
 
 
 def write(text: str) -> None:
-    """Write data unchanged, with a line end."""
+    """Write a text, with a line end."""
+    _put(_harmless(text))
+
+
+def _put(text: str) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
@@ -60,4 +86,5 @@ def write_json(data: Any) -> None:
     """Write data as JSON; the keys of a model are its aliases."""
     if isinstance(data, BaseModel):
         data = data.model_dump(mode="json", by_alias=True)
-    write(json.dumps(data, indent=2, ensure_ascii=False))
+    text = json.dumps(data, indent=2, ensure_ascii=False)  # it leaves those above ASCII as they are
+    _put(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))

@@ -72,10 +72,17 @@ def list_(
         write_json([f.model_dump(mode="json", by_alias=True) for f in found])
     elif found:
         show(_table(found, width(), with_cluster=all_clusters))
-    elif all_clusters:
-        say("no rollout in any cluster yet; start one with `segue start FILE`")
     else:
-        say(f"no rollout in cluster {cluster} yet (--all-clusters lists all); start one with `segue start FILE`")
+        say(_nothing("" if all_clusters else cluster, running=running))
+
+
+def _nothing(cluster: str, *, running: bool) -> str:
+    """Return what is said instead of an empty table; ``cluster`` is empty for all clusters."""
+    where = f"in cluster {cluster}" if cluster else "in any cluster"
+    others = " (--all-clusters lists all)" if cluster else ""
+    if running:
+        return f"no rollout is under way {where}{others}; without --running, the list has those that ended"
+    return f"no rollout {where} yet{others}; start one with `segue start FILE`"
 
 
 def status(

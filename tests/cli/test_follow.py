@@ -12,7 +12,7 @@ from rich.console import Console
 from segue.cli.follow import ending, line, link, stages
 from segue.cli.options import exit_code
 from segue.cli.picture import picture
-from segue.cli.see import _table
+from segue.cli.see import _nothing, _table
 from segue.client import Listed, live
 from segue.contract import Beat
 from segue.observation import Counts, Observation, Side, Version, belonging
@@ -240,6 +240,12 @@ def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
     columns = [m.start() for m in re.finditer(r"\S+", narrow[0])]
     found = ["".join(line[a:b].strip() for line in narrow[1:]) for a, b in pairwise([*columns, None])]
     assert found == [each.target, each.kind, each.phase, "1970-01-0100:00:00Z", "25h01m01s"]
+
+
+def test_an_empty_list_says_what_it_lacks() -> None:
+    """That nothing runs does not mean that nothing ran."""
+    assert _nothing("west", running=True).startswith("no rollout is under way in cluster west (--all-clusters lists")
+    assert _nothing("", running=False) == "no rollout in any cluster yet; start one with `segue start FILE`"
 
 
 def test_the_page_of_a_rollout_is_in_the_namespace_of_the_connection(

@@ -1,9 +1,18 @@
 """Output to pipes that close, and to terminals without Unicode: no traceback, nothing half done."""
 
+import io
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from segue.cli.console import say, show, write, write_json
 
 ROOT = Path(__file__).parents[2]
 PLAN = [sys.executable, "-m", "segue", "plan", "examples/rollout.yaml", "--replicas", "40"]
@@ -23,3 +32,41 @@ def test_a_terminal_without_unicode_shows_the_plan() -> None:
     ran = subprocess.run(PLAN, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "floor 40 ready" in ran.stdout and "stage" in ran.stdout
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+FORGED = "OOM\x1b[2K\x1b]0;owned\x07\r\x9b31mCompleted"
+"""What a pod may write as its last words: it clears the line, and claims something else."""
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_no_text_of_others_steers_a_terminal(monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]) -> None:
+    """Neither in a table, nor in a text, a message or JSON; a JSON reader gets the text as it is."""
+    monkeypatch.setenv("TERM", "xterm")
+    ways: tuple[Callable[[], None], ...] = (
+        lambda: show(Text(FORGED)),
+        lambda: show(_table(FORGED)),
+        lambda: write(FORGED),
+        lambda: say(FORGED),
+        lambda: write_json({"reason": FORGED}),
+    )
+    for printed in ways:
+        out = stream()
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", out)
+        printed()
+        assert "OOM" in out.getvalue() and "Completed" in out.getvalue()
+        assert not {"\x07", "\r", "\x9b"} & set(out.getvalue())
+        assert "\x1b[2K" not in out.getvalue() and "\x1b]" not in out.getvalue()
+    assert json.loads(out.getvalue()) == {"reason": FORGED}
+
+
+def _table(text: str) -> Table:
+    table = Table(box=None)
+    table.add_column("reason")
+    table.add_row(text)
+    return table
