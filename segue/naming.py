@@ -49,6 +49,12 @@ def target_named(text: str) -> Target:
     )
 
 
+def cluster_named(text: str) -> str:
+    """Return the cluster of a workflow id; empty if ``text`` is none. Other names give theirs to the target."""
+    found = _ID.fullmatch(text)
+    return found["cluster"] if found else ""
+
+
 def ids_named(text: str, cluster: str) -> list[str]:
     """Return the workflow ids of the rollouts that ``text`` may name.
 

@@ -44,6 +44,9 @@ MOVE_FIX = "change that policy and run `segue resume`, accept its change with `s
 """What to do after it."""
 BACK_FIX = "change that policy: the rollout then continues by itself"
 """What to do on the way back, and at the end."""
+_ORPHANS = "orphan"
+"""The finalizer of a deletion that leaves what the object owns (``kubectl delete --cascade=orphan``)."""
+_COPIED = "it is held as the rollout left it: run `segue release`, or start a rollout of it"
 _UNNAMED = "unknown"
 """The field manager that the API server records for a change that names none, such as a policy's."""
 
@@ -355,6 +358,9 @@ def deletion_of(found: Object | None, mark: Mark) -> Observation | None:
     if found is None or is_another(found, mark):
         return deleted(found)
     why = being_deleted(found)
+    if why and _ORPHANS in found["metadata"].get("finalizers", []):
+        at = found["metadata"]["deletionTimestamp"]
+        why = f"the target was deleted at {at}, and its pods stay; if it is created again from a copy, {_COPIED}"
     return _GONE.model_copy(update={"gone_why": why}) if why else None
 
 
@@ -391,9 +397,8 @@ def deleted(found: Object | None) -> Observation:
 
 def recreated(found: Object) -> str:
     """Return that the target was deleted, and that another object has its name, for a person."""
-    copied = "; it is a copy that is held as the rollout left it: run `segue release`, or start a rollout of it"
     said = "the target was deleted and created again, and this rollout does not touch the new one"
-    return f"{said}{copied if BASELINE in annotations_of(found) else ''}"
+    return f"{said}; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else said
 
 
 def check_owner(found: Object, state: State, *, engaged: bool) -> None:

@@ -10,12 +10,23 @@ from rich.text import Text
 
 from segue.cli.app import PLAN_AND_START
 from segue.cli.console import show, write_json
-from segue.cli.options import Accept, AsTable, TableOrJson, accepted, access_of, run_async, supervisions_for
+from segue.cli.options import (
+    NO_CLUSTER,
+    Accept,
+    AsTable,
+    Cluster,
+    TableOrJson,
+    accepted,
+    access_of,
+    run_async,
+    supervisions_for,
+    target_in,
+)
 from segue.cli.specs import ProfileFile, read, refuse_unused
 from segue.errors import Exit
 from segue.lint import lint
 from segue.lint.findings import Finding, How, Linted, Severity, Unasked
-from segue.naming import names_file, target_named
+from segue.naming import names_file
 from segue.units import counted
 
 _What = Annotated[
@@ -42,8 +53,9 @@ def register(app: typer.Typer) -> None:
 
 
 def lint_(
-    what: _What, accept: Accept = None, profile_file: ProfileFile = None, output: AsTable = TableOrJson.TABLE
-) -> None:
+    what: _What, accept: Accept = None, profile_file: ProfileFile = None, output: AsTable = TableOrJson.TABLE,
+    cluster: Cluster = NO_CLUSTER,
+) -> None:  # fmt: skip
     """Check a target (and spec) for settings that will cause trouble; each finding has a fix.
 
     It needs no Temporal, and changes nothing. Exit code 2: there is an error that is not accepted. Rules that need
@@ -55,7 +67,7 @@ def lint_(
     if not names_file(what):
         refuse_unused(profile_file, f"{what} is a target, not a spec file")
     rollout = read(what, profile_file).rollout if names_file(what) else None
-    target = rollout.spec.target if rollout else target_named(what)
+    target = rollout.spec.target if rollout else target_in(what, cluster)
     from activities.linting import read_facts  # noqa: PLC0415 - only this command reads all of this
 
     rules += rollout.spec.accept if rollout else ()

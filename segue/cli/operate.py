@@ -10,9 +10,19 @@ import typer
 from segue import __version__
 from segue.cli.app import OPERATE
 from segue.cli.console import say, write
-from segue.cli.options import By, Cluster, Name, access_of, run_async, seconds, supervisions_for
+from segue.cli.options import (
+    NO_CLUSTER,
+    By,
+    Cluster,
+    Name,
+    access_of,
+    run_async,
+    seconds,
+    supervisions_for,
+    target_in,
+)
 from segue.errors import Refused
-from segue.naming import target_named, whoami
+from segue.naming import whoami
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -51,14 +61,16 @@ def register(app: typer.Typer) -> None:
     app.callback()(_every)
 
 
-def release(name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "") -> None:
+def release(
+    name: Name, to: _Where = _To.BASELINE, timeout: _Timeout = "10m", by: By = "", cluster: Cluster = NO_CLUSTER
+) -> None:
     """Emergency: complete or roll back without Temporal, from what is saved on the target.
 
     It needs only the cluster. A rollout that still runs loses the target: it ends, and writes nothing more.
 
     Example: segue release serving/chat --to baseline
     """
-    target, timeout_s = target_named(name), seconds("--timeout", timeout)
+    target, timeout_s = target_in(name, cluster), seconds("--timeout", timeout)
     from activities.release import release as let_go  # noqa: PLC0415 - only this command acts on a cluster
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"
@@ -82,7 +94,7 @@ def worker(task_queue: _Serves = None) -> None:
     raise typer.Exit(main())
 
 
-def controller(namespace: _Followed = None, cluster: Cluster = "default", task_queue: _Serves = None) -> None:
+def controller(namespace: _Followed = None, cluster: Cluster = NO_CLUSTER, task_queue: _Serves = None) -> None:
     """Run the controller of Rollout objects in the foreground until SIGTERM or Ctrl-C; see docs/kubernetes.md.
 
     It starts and steers rollouts in Temporal; workers carry them out. It uses the worker's settings and addresses.

@@ -10,7 +10,7 @@ import typer
 from segue.clusters import HERE, Access, access_to
 from segue.errors import Exit, NotFound, Refused
 from segue.history import Revision
-from segue.naming import names_file, neither_kind_nor_cluster
+from segue.naming import check_cluster, cluster_named, names_file, neither_kind_nor_cluster, target_named
 from segue.spec import SupervisedTarget, Target
 from segue.spec.lint_rule import LintRule
 from segue.state import Phase
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # Temporal's library takes a second to load, and not every co
 T = TypeVar("T")
 
 _COMMON = "Common options"
+NO_CLUSTER = "default"
+"""What ``--cluster`` is unless somebody gives it."""
 
 Cluster = Annotated[
     str,
@@ -64,6 +66,22 @@ By = Annotated[
 ]
 
 
+def target_in(name: str, cluster: str) -> Target:
+    """Return the target that a name means, for a command that reads or writes its cluster.
+
+    If the name gives no cluster, it is that of the workflow id, or of ``--cluster``, among those of the settings.
+    Without any in the settings, both are only a part of workflow ids.
+
+    Raises:
+        Refused: when ``name`` names no target, or its cluster is not valid.
+    """
+    target, meant = target_named(name), cluster_named(name) or cluster
+    if target.cluster is not None or names_file(name) or meant == NO_CLUSTER:
+        return target
+    check_cluster(meant)
+    return target.model_copy(update={"cluster": meant}) if _clusters() else target
+
+
 def history_of(target: Target, name: str) -> list[Revision]:
     """Read the revisions of a target from the cluster; ``name`` is the argument that names it."""
     from activities.target_facts import read_history  # noqa: PLC0415 - few commands need a cluster
@@ -82,7 +100,7 @@ def access_of(target: Target, name: str) -> Access:
     try:
         return access_by(target.cluster)
     except NotFound as error:
-        if names_file(name) or target.cluster is None:
+        if names_file(name) or target.cluster is None or not name.startswith(f"{target.cluster}/"):
             raise
         raise neither_kind_nor_cluster(name, target.cluster, error.fix) from error
 
@@ -102,11 +120,13 @@ def access_by(cluster: str | None) -> Access:
     Raises:
         Refused: when the settings do not have this cluster.
     """
-    if cluster is None:
-        return HERE
+    return HERE if cluster is None else access_to(_clusters(), cluster)
+
+
+def _clusters() -> Mapping[str, Access]:
     from worker.settings import load_settings  # noqa: PLC0415 - its libraries load slowly
 
-    return access_to(load_settings().clusters, cluster)
+    return load_settings().clusters
 
 
 Accept = Annotated[

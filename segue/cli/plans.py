@@ -12,6 +12,7 @@ from segue.cli.cancelling import Cancelled, OnCancel, signals_taken
 from segue.cli.console import say, show, write, write_json
 from segue.cli.follow import Progress, finish, left_running, link
 from segue.cli.options import (
+    NO_CLUSTER,
     Accept,
     AsTable,
     AsText,
@@ -31,6 +32,7 @@ from segue.cli.options import (
     run_async,
     seconds,
     supervisions_for,
+    target_in,
 )
 from segue.cli.outcome_files import EndedRollout, Files, deliver
 from segue.cli.specs import ProfileFile, read
@@ -40,7 +42,7 @@ from segue.files import POLICY, read_document
 from segue.gates.standing import foresee
 from segue.history import revision_before
 from segue.messages import MAX_REPLICAS, Abort, message_of
-from segue.naming import check_cluster, names_file, target_named, whoami
+from segue.naming import check_cluster, names_file, whoami
 from segue.plan import Plan, make_plan
 from segue.planning import first_plan, unchanged
 from segue.policy import NO_LABELS, NO_POLICY, Labels, Policy, PolicyRequest, objections, policy_of
@@ -157,7 +159,7 @@ def plan(
     by: By = "",
     profile_file: ProfileFile = None,
     output: AsTable = TableOrJson.TABLE,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
 ) -> None:
     """Show every stage of a rollout before it changes anything.
 
@@ -227,7 +229,7 @@ def start(
     profile_file: ProfileFile = None,
     by: By = "",
     output: AsText = TextOrJson.TEXT,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Start a rollout; returns when it is prepared or, with --wait, when it has ended.
@@ -267,7 +269,7 @@ def undo(
     timeout: _Timeout = None,
     by: By = "",
     output: AsText = TextOrJson.TEXT,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Roll a target to an earlier revision, as safely as forward; `segue history` lists the revisions.
@@ -280,7 +282,7 @@ def undo(
     if not wait:
         _refuse_without_wait({"--timeout": timeout})
     timeout_s = seconds("--timeout", timeout or TIMEOUT)
-    spec = _undoing(name, to_revision, None if like is None else read(like).rollout.spec.rules)
+    spec = _undoing(name, cluster, to_revision, None if like is None else read(like).rollout.spec.rules)
     metadata, where = Metadata(name=spec.target.name), Where(cluster, task_queue)
     rollout = Rollout(apiVersion="segue.dev/v1alpha1", kind="Rollout", metadata=metadata, spec=spec)
     try:
@@ -290,10 +292,10 @@ def undo(
         raise AlreadyRolling(error.why, fix=fix) from error
 
 
-def _undoing(name: str, revision: int | None, rules: Rules | None) -> Spec:
+def _undoing(name: str, cluster: str, revision: int | None, rules: Rules | None) -> Spec:
     """Return the spec that undoes the latest rollout of a target."""
     named = read(name).rollout.spec if names_file(name) else None
-    target = named.target if named else target_named(name)
+    target = named.target if named else target_in(name, cluster)
     if target.kind != "DeploymentPair":
         number = revision if revision is not None else revision_before(history_of(target, name))
         return undoing.to_revision(target, number, rules)

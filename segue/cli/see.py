@@ -14,6 +14,7 @@ from segue.cli.app import SEE
 from segue.cli.console import say, show, stdout, width, write, write_json
 from segue.cli.follow import Progress, ending, left_running
 from segue.cli.options import (
+    NO_CLUSTER,
     AsMarkdown,
     AsTable,
     Cluster,
@@ -26,6 +27,7 @@ from segue.cli.options import (
     exit_code,
     history_of,
     run_async,
+    target_in,
 )
 from segue.cli.picture import clock, picture
 from segue.naming import check_cluster, ids_named, target_named
@@ -53,7 +55,7 @@ def list_(
     all_clusters: _Everywhere = False,
     limit: _Limit = 50,
     output: AsTable = TableOrJson.TABLE,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """List the rollouts of a cluster, or of all clusters, including those that have ended.
@@ -86,7 +88,7 @@ def _nothing(cluster: str, *, running: bool) -> str:
 
 
 def status(
-    name: Name, output: AsTable = TableOrJson.TABLE, cluster: Cluster = "default", task_queue: Queue = "segue"
+    name: Name, output: AsTable = TableOrJson.TABLE, cluster: Cluster = NO_CLUSTER, task_queue: Queue = "segue"
 ) -> None:
     """Show where a rollout is, what it waits for, and what you can do.
 
@@ -99,7 +101,7 @@ def status(
         show(picture(found, time.time()))
 
 
-def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue") -> None:
+def watch(name: Name, cluster: Cluster = NO_CLUSTER, task_queue: Queue = "segue") -> None:
     """Watch a rollout live until it ends; in a pipe, one line per change. Ctrl-C leaves the rollout running.
 
     The exit code gives the outcome, as with `segue start --wait`.
@@ -116,7 +118,7 @@ def watch(name: Name, cluster: Cluster = "default", task_queue: Queue = "segue")
 def report(
     name: Name,
     output: AsMarkdown = MarkdownOrJson.MARKDOWN,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Print everything that a rollout did: stages, verdicts, writes, and who requested what.
@@ -130,7 +132,7 @@ def report(
         write(to_markdown(found))
 
 
-def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
+def history(name: Name, output: AsTable = TableOrJson.TABLE, cluster: Cluster = NO_CLUSTER) -> None:
     """List the revisions of a target: who made each, when, and its outcome.
 
     It needs no Temporal. `kubectl rollout history` shows the same as CHANGE-CAUSE. For a pair, give the spec file: each
@@ -138,7 +140,7 @@ def history(name: Name, output: AsTable = TableOrJson.TABLE) -> None:
 
     Example: segue history serving/chat
     """
-    found = history_of(target_named(name), name)
+    found = history_of(target_in(name, cluster), name)
     if output is TableOrJson.JSON:
         write_json([revision.model_dump(mode="json") for revision in found])
         return

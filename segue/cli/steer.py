@@ -11,6 +11,7 @@ from segue.cli.app import STEER
 from segue.cli.console import say, write, write_json
 from segue.cli.follow import INTERRUPTED
 from segue.cli.options import (
+    NO_CLUSTER,
     Accept,
     AsText,
     By,
@@ -103,7 +104,7 @@ def _simple(kind: str) -> Callable[..., None]:
         by: By = "",
         no_wait: _NoWait = False,
         output: AsText = TextOrJson.TEXT,
-        cluster: Cluster = "default",
+        cluster: Cluster = NO_CLUSTER,
         task_queue: Queue = "segue",
     ) -> None:
         message = _made(MESSAGES[kind], by=by, reason=reason)
@@ -120,7 +121,7 @@ def resume(
     by: By = "",
     no_wait: _NoWait = False,
     output: AsText = TextOrJson.TEXT,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Continue after a pause, a settle, or a failure that waits for a person.
@@ -146,7 +147,7 @@ def retarget(
     by: By = "",
     no_wait: _NoWait = False,
     output: AsText = TextOrJson.TEXT,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Roll to another version from the current state; ready replicas stay until the newest version is ready.
@@ -172,7 +173,7 @@ def scale(
     by: By = "",
     no_wait: _NoWait = False,
     output: AsText = TextOrJson.TEXT,
-    cluster: Cluster = "default",
+    cluster: Cluster = NO_CLUSTER,
     task_queue: Queue = "segue",
 ) -> None:
     """Set the target's replicas during the rollout; floor and ceiling follow.

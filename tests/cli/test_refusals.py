@@ -200,6 +200,27 @@ def test_a_cluster_without_a_way_to_it_is_refused(segue: Segue, spec_file: Calla
             assert "west is neither a kind that Segue rolls (Deployment, " in ran.err
 
 
+@pytest.mark.parametrize("command", ["lint", "history", "undo", "release"])
+@pytest.mark.parametrize(
+    "named",
+    [("rollout/west/serving/Deployment/chat",), ("serving/chat", "--cluster", "west")],
+    ids=["workflow-id", "option"],
+)
+def test_the_cluster_that_a_name_means_is_taken(
+    segue: Segue, monkeypatch: pytest.MonkeyPatch, command: str, named: tuple[str, ...]
+) -> None:
+    """With clusters in the settings it is one of them, or refused; without any it is the one of KUBECONFIG."""
+    elsewhere = segue(command, *named)
+    assert "no-kubeconfig" in elsewhere.err and "target.cluster" not in elsewhere.err
+    monkeypatch.setenv("SEGUE_CLUSTERS", '{"east": {"context": "east-admin"}}')
+    unknown = segue(command, *named)
+    assert unknown.code == 2
+    assert "target.cluster: 'west': is not a cluster of the settings; set " in unknown.err
+    monkeypatch.setenv("SEGUE_CLUSTERS", '{"west": {"kubeconfig": "/absent/west"}}')
+    known = segue(command, *named)
+    assert "/absent/west" in known.err
+
+
 def test_a_secret_on_the_command_line_is_refused_and_not_repeated(segue: Segue) -> None:
     """``--env`` refuses what looks like a secret, and does not print it."""
     ran = segue("retarget", "serving/chat", "--env", "server:HF_TOKEN=hf_abc123")

@@ -12,6 +12,7 @@ from activities.levers.ownership import (
     OWNER,
     START_FIX,
     deleted,
+    deletion_of,
     is_written_by_us,
     refuse_lost,
     refuse_resized,
@@ -21,7 +22,7 @@ from activities.levers.ownership import (
 )
 from segue.errors import Refused
 from segue.spec.target import DeploymentTarget
-from segue.state import State
+from segue.state import Mark, State
 
 SURGE = ("f:strategy", "f:rollingUpdate", "f:maxSurge")
 PAUSED = ("f:paused",)
@@ -143,3 +144,20 @@ def test_a_baseline_that_somebody_removed_is_read_from_a_revision(
     assert (lost is not None) is (BASELINE not in annotations and OWNER in annotations)
     assert lost is None or "put it back, or write the former version yourself" in str(lost)
     assert unsaved(target, held.but(claimed=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "said"),
+    [
+        pytest.param([], "is being deleted since 2026-11-29T12:00:00Z: its pods go", id="foreground"),
+        pytest.param(["example.org/keep"], "(finalizers: example.org/keep)", id="kept"),
+        pytest.param(["orphan"], "was deleted at 2026-11-29T12:00:00Z, and its pods stay; if", id="orphaned"),
+    ],
+)
+def test_the_end_of_a_target_that_is_being_deleted_says_what_becomes_of_its_pods(
+    finalizers: list[str], said: str
+) -> None:
+    found = {"metadata": {"uid": "u", "deletionTimestamp": "2026-11-29T12:00:00Z", "finalizers": finalizers}}
+    seen = deletion_of(found, Mark())
+    assert seen is not None and seen.gone
+    assert said in seen.gone_why
