@@ -11,7 +11,9 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 import pytest
@@ -146,8 +148,9 @@ async def test_every_request_is_told_once(server: Server, tmp_path: Path) -> Non
     assert set(outcomes.by_version) == {"v1", "v2"}
     assert (outcomes.failed, outcomes.dropped) == ((), 0)
     assert len(server.peers) == server.requests
-    span_s = outcomes.requests[-1].at - outcomes.requests[0].at
-    assert (len(outcomes.requests) - 1) / span_s == pytest.approx(50, rel=0.1)
+    # The median: a busy machine delays some requests, and those after them follow sooner.
+    times = [request.at for request in outcomes.requests]
+    assert median(b - a for a, b in pairwise(times)) == pytest.approx(1 / 50, rel=0.2)
     assert 0 < outcomes.percentile(50) <= outcomes.percentile(99) < 1
     assert gone(pid)
 
