@@ -933,7 +933,7 @@ def _lower_floor(rules: Rules, state: State, seen: Observation, now: float) -> D
 
 def _is_kept_up(rules: Rules, state: State, seen: Observation) -> bool:
     """Whether the target's own controller goes back with a higher floor than the rollback has by now."""
-    if seen.own_unavailable is None or state.before is None or not state.before.lowered:
+    if seen.own_unavailable is None or seen.replicas < 1 or state.before is None or not state.before.lowered:
         return False
     return seen.own_unavailable < resolve_budget(rules.strategy, seen.replicas).unavailable
 

@@ -15,6 +15,7 @@ from segue.errors import Stale
 from segue.gates import Result
 from segue.gates.readiness import judge_readiness
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.replica import ContainerFacts, Replica
 from segue.spec import Readiness, Rules, Strategy
 from segue.spec.strategy import Order, Way
 from segue.spec.target import DeploymentTarget
@@ -316,6 +317,32 @@ def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float
     assert decision.act is act, decision
 
 
+YOUNG = Replica(name="chat-1", version="v0", started_at=NOW - 20, unready_since=NOW - 20)
+RESTARTED = ContainerFacts(name="server", restarts=1, by_node=1)
+
+
+@pytest.mark.parametrize(
+    ("replica", "expected"),
+    [
+        pytest.param(YOUNG, True, id="it-loads"),
+        pytest.param(YOUNG._replace(started_at=None, unready_since=None), True, id="created-a-moment-ago"),
+        pytest.param(YOUNG._replace(unready_since=None), True, id="without-a-condition"),
+        pytest.param(YOUNG._replace(ready_since=NOW - 1, unready_since=None), False, id="ready"),
+        pytest.param(YOUNG._replace(unready_since=NOW - 5), False, id="it-lost-its-readiness"),
+        pytest.param(YOUNG._replace(unready_since=NOW - 5, containers=(RESTARTED,)), True, id="its-node-restarted-it"),
+        pytest.param(YOUNG._replace(containers=(RESTARTED._replace(by_node=0),)), False, id="it-crashed"),
+        pytest.param(YOUNG._replace(containers=(ContainerFacts(name="server", waiting="ImagePullBackOff"),)), False,
+                     id="no-image"),
+        pytest.param(YOUNG._replace(started_at=NOW - 70, unready_since=NOW - 70), False, id="too-long"),
+        pytest.param(YOUNG._replace(started_at=None, unplaced_since=NOW - 20), False, id="no-node"),
+        pytest.param(YOUNG._replace(is_lost=True), False, id="its-node-is-lost"),
+        pytest.param(YOUNG._replace(started_at=None, gates=("kueue",)), False, id="a-scheduling-gate"),
+    ],
+)  # fmt: skip
+def test_a_replica_that_may_still_become_ready_is_starting(replica: Replica, expected: bool) -> None:
+    assert replica.is_starting(DEADLINE_S, NOW) is expected
+
+
 SINCE = BACK.but(before=Before(replicas=4, ready=3, reached=4, starting=1))
 THEN = SINCE.after_lower_floor("why", NOW)
 THEIRS = Foreign(who="somebody", what="the image", template="v9")
@@ -329,6 +356,7 @@ UNDER_WAY = {"template": "v0", "engaged": False}
         pytest.param(SINCE, see((4, 3), (1, 1), own_unavailable=0, **UNDER_WAY), LATE, Act.LOWER_FLOOR, id="late"),
         pytest.param(THEN, see((4, 3), (1, 1), own_unavailable=0, **UNDER_WAY), NOW, Act.UNDO, id="with-a-lower-floor"),
         pytest.param(THEN, see((4, 3), (1, 1), own_unavailable=1, **UNDER_WAY), NOW, Act.WAIT, id="it-is-written"),
+        pytest.param(THEN, see((0, 0), (1, 1), replicas=0, own_unavailable=0, **UNDER_WAY), NOW, Act.WAIT, id="asleep"),
         pytest.param(THEN, see((4, 2), (1, 1), own_unavailable=1, **UNDER_WAY), LATE, Act.ALARM, id="late-again"),
         pytest.param(SINCE, see((4, 3), (0, 0), **UNDER_WAY), LATE, Act.FINISH, id="as-before"),
         pytest.param(SINCE, see((4, 3), (1, 1), home=Counts(4, 0)), NOW, Act.WAIT, id="a-pair-waits"),
