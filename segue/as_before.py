@@ -39,6 +39,12 @@ def can_lower(state: State, replicas: int) -> bool:
     return state.lacking(replicas) > _absent(state, replicas)
 
 
+def is_undone(seen: Observation, baseline: str, unavailable: int) -> bool:
+    """Whether the target's own controller is going back already, with as many replicas unavailable as it may."""
+    free = seen.own_unavailable  # None while a lever is engaged
+    return free is not None and seen.template == baseline and free >= unavailable
+
+
 def with_ready(state: State, seen: Observation) -> State:
     """Return the state after an observation: replicas that became ready must be ready from here on."""
     before = state.before

@@ -88,7 +88,7 @@ def unplaced_of(replicas: Iterable[Replica], missing: Iterable[Missing], named: 
 
 
 def denying_both(coming: Iterable[Missing], leaving: Iterable[Missing]) -> frozenset[str]:
-    """Return the policies and webhooks that refuse pods of both versions: that is no fault of the new one."""
+    """Return the policies and webhooks that refuse pods of both versions, so that the new one is not to blame."""
     return frozenset({each.denier for each in coming} & {each.denier for each in leaving} - {""})
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from segue.as_before import as_before
+from segue.as_before import as_before, is_undone
 from segue.budget import Budget, objection, resized, resolve_budget
 from segue.contract import Prepared, Written
 from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
@@ -637,7 +637,7 @@ class Target:
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
         budget = resolve_budget(rules.strategy, self.replicas)
-        if seen.template == state.baseline.template and (seen.own_unavailable or 0) >= budget.unavailable:
+        if is_undone(seen, state.baseline.template, budget.unavailable):
             return ""
         spare = {state.baseline.template, self.template}
         superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]

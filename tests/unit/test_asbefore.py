@@ -7,7 +7,7 @@ import pytest
 
 from activities.levers.deployment.patches import own_budget
 from activities.levers.ownership import refuse_outdated
-from segue.as_before import as_before, for_way_back, with_ready
+from segue.as_before import as_before, for_way_back, is_undone, with_ready
 from segue.budget import resolve_budget
 from segue.contract import WriteInput
 from segue.decide import Act, Decision, decide
@@ -315,6 +315,20 @@ LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
 def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float, act: Act) -> None:
     decision = decide(RULES, state, seen, now)
     assert decision.act is act, decision
+
+
+@pytest.mark.parametrize(
+    ("template", "own", "unavailable", "undone"),
+    [
+        pytest.param("v0", 0, 0, True, id="it-goes-back"),
+        pytest.param("v0", 0, 1, False, id="with-a-higher-floor"),
+        pytest.param("v1", 1, 1, False, id="not-yet"),
+        pytest.param("v0", None, 0, False, id="held-though-somebody-wrote-the-baseline-back"),
+    ],
+)
+def test_a_rollback_is_written_once(template: str, own: int | None, unavailable: int, undone: bool) -> None:
+    seen = see((4, 4), (0, 0), template=template, own_unavailable=own, engaged=own is None)
+    assert is_undone(seen, "v0", unavailable) is undone
 
 
 YOUNG = Replica(name="chat-1", version="v0", started_at=NOW - 20, unready_since=NOW - 20)

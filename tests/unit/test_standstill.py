@@ -15,6 +15,7 @@ from activities.standstill import STOOD_S
 from segue.draining import Emptying
 from segue.gates import Result, Verdict
 from segue.gates.question import unanswered
+from segue.gates.tally import Tally
 from segue.observation import Counts, Emptiness, Observation, Side, Version
 from segue.spec import DeploymentTarget, Drain, Rules
 from segue.spec.own_gates import OwnGate
@@ -44,7 +45,7 @@ async def test_a_gate() -> None:
     gate = OwnGate.model_validate({"name": "judge", "webhook": {"name": "judge"}})
     asker = _Asker(still=1)
     panel = Panel({OwnGate: asker}, Clock())
-    context = GateContext(TARGET, Rules(), State(owner="us"), SEEN, None, 0.0)  # type: ignore[arg-type]
+    context = GateContext(TARGET, Rules(), State(owner="us"), SEEN, Tally(gate="judge", opened=0.0), 0.0)
     verdict = await panel._ask(gate, context)
     assert (verdict.result, asker.asked) == (Result.PASS, 2)
 

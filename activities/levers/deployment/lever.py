@@ -80,6 +80,7 @@ from activities.levers.template import apply_change, fingerprint, version_of
 from activities.levers.waiting import until_read
 from activities.levers.writing import Snapshot, clean_revisions, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
+from segue.as_before import is_undone
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
@@ -417,7 +418,7 @@ class DeploymentLever:
             deployment, serving, written_on = objects.deployment, seen.old.ready + seen.new.ready, objects
             budget = resolve_budget(request.rules.strategy, max(seen.replicas, 1))
             is_short = bool(seen.replicas) and serving < budget.floor
-            if seen.template == request.state.baseline.template and (seen.own_unavailable or 0) >= budget.unavailable:
+            if is_undone(seen, request.state.baseline.template, budget.unavailable):
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
