@@ -625,8 +625,8 @@ class Target:
         # Unheld, the added replicas of a superseded version are unready, and the controller takes ready ones first.
         self.scaled = self.scaled or not seen.engaged
         if seen.engaged:
-            fields = self._rest if self.paused else self._hold
-            self.max_surge, self.max_unavailable = fields(resized(rules.strategy, seen, replicas), rules)
+            self.paused = True
+            self.max_surge, self.max_unavailable = self._rest(resized(rules.strategy, seen, replicas), rules)
             self.signed = self.mark
         return ""
 

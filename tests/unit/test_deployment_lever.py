@@ -188,10 +188,10 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
     shrunk = deployment(2, 0, 6, replicas=3)  # by somebody else: there are never more than 3 new ones
     assert not is_moving(shrunk, sets(v1=0, v2=3)) and is_moving(shrunk, sets(v1=0, v2=2))
     followed = Objects(deployment(2, 6, 4), scaled_for(8, v1=6, v2=4), [])
-    rolling = {"maxSurge": 2, "maxUnavailable": "25%"}
+    rolling = {"maxSurge": 2, "maxUnavailable": 0}
     assert resize_patch(followed, seen, request, 4)["spec"] == {
-        "replicas": 4, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
-    }  # fmt: skip
+        "replicas": 4, "paused": True, "strategy": {"type": "RollingUpdate", "rollingUpdate": rolling},
+    }, "unpaused, its controller would remove replicas that are not available beside those that it adds"  # fmt: skip
     free = seen.model_copy(update={"engaged": False})
     assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, request, 4) == {
         "spec": {"replicas": 4}

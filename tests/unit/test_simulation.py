@@ -156,6 +156,24 @@ def test_a_resize_scales_both_sides_in_proportion() -> None:
     assert {name: s.replicas for name, s in target.sets.items()} == {"v0": 6, "v1": 2}
 
 
+def test_a_resize_takes_no_ready_replica_of_a_superseded_version() -> None:
+    """One that is older than the baseline is cleaned up first, and its ready replicas never count as available."""
+    target = _target(9, v1=(4, 4), v0=(5, 5), v2=(2, 1))
+    target.strategy = rolling = Strategy(max_surge="25%", max_unavailable=0)
+    target.max_surge, target.max_unavailable, target.quality["v0"] = "12%", 0, "never"
+    target.owner, target.written_for, target.served, target.tampered = "us", 9, 10, False
+    for replicaset in target.sets.values():
+        replicaset.desired, replicaset.maximum = 9, 11
+    target.sets["v0"].maximum = 10  # it was scaled with a smaller maxSurge, so that it gets all of what is added
+    target.signed = target.mark
+    state = State(
+        owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v2"), mark=target.mark
+    )
+    assert target.resize(Rules(strategy=rolling), state, Decision(act=Act.RESIZE, why="", replicas=10)) == ""
+    assert sum(_counts(target).values()) == 13
+    assert target.ready == 10
+
+
 @pytest.mark.parametrize(
     ("running", "partition", "template", "back"),
     [("oooOOOOOOn", 7, "v1", False), ("oooOOOONNo", 0, "v0", True)],

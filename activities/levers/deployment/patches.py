@@ -148,6 +148,10 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
 def resize_patch(objects: Objects, seen: Observation, request: WriteInput, replicas: int) -> Object:
     """Return the patch that sets the replicas, and keeps both sides at their share of them.
 
+    It pauses an engaged Deployment: a paused controller scales in proportion, too. Unpaused, it would then remove
+    as many replicas that are not available as it just added, those of the oldest ReplicaSet first: that may be a
+    superseded version, whose ready replicas never count as available.
+
     Raises:
         Stale: while the controller follows an earlier resize or a move. Until then, the present sizes are no shares of
             the present replicas, and the controller would make the rest of the move by another proportion.
@@ -158,8 +162,7 @@ def resize_patch(objects: Objects, seen: Observation, request: WriteInput, repli
         if problem:
             raise Stale(problem)
         counts = resized(request.rules.strategy, seen, replicas)
-        fields = _resting if is_paused(objects.deployment) else _exact
-        patch["spec"]["strategy"] = fields(replicas, counts, request.rules)
+        patch["spec"] |= {"paused": True, "strategy": _resting(replicas, counts, request.rules)}
     return patch
 
 
@@ -245,11 +248,6 @@ def hold_patch(deployment: Object, rules: Rules, surge: int, unavailable: int) -
             "strategy": _holding(replicas_of(deployment), surge, unavailable, rules),
         }
     }
-
-
-def _exact(replicas: int, counts: Counts, rules: Rules) -> Object:
-    """Return the strategy that moves a Deployment to these counts, and holds it there."""
-    return _holding(replicas, sum(counts) - replicas, replicas - counts.old, rules)
 
 
 def _resting(replicas: int, counts: Counts, rules: Rules) -> Object:
