@@ -45,6 +45,12 @@ def is_undone(seen: Observation, baseline: str, unavailable: int) -> bool:
     return free is not None and seen.template == baseline and free >= unavailable
 
 
+def lets_too_many_go(rules: Rules, seen: Observation) -> bool:
+    """Whether the target's own controller may let more replicas be unavailable than the floor allows by now."""
+    free = seen.own_unavailable
+    return seen.engaged and free is not None and free > resolve_budget(rules.strategy, seen.replicas).unavailable
+
+
 def with_ready(state: State, seen: Observation) -> State:
     """Return the state after an observation: replicas that became ready must be ready from here on."""
     before = state.before

@@ -175,7 +175,7 @@ class Observation(Frozen):
     Such a target can be held at any counts, and its new side never runs two versions.
     """
     own_unavailable: int | None = None
-    """How many replicas the target's own controller lets be unavailable; None if a lever is engaged, or not known."""
+    """How many replicas the own controller lets be unavailable; None while a lever moves them, or not known."""
     template: str
     """Fingerprint of the target's pod template."""
     generation: int = 0

@@ -673,6 +673,17 @@ def test_one_replica_waits_where_an_autoscaler_of_nodes_sees_it(
     assert waits.act is Act.CROWDED and waits.why.startswith("0/3 nodes"), "and then it holds at once"
 
 
+@pytest.mark.parametrize(("own", "act"), [(2, Act.SCALE), (1, Act.WAIT), (0, Act.WAIT), (None, Act.WAIT)])
+def test_a_controller_that_moves_by_itself_gets_a_higher_floor(own: int | None, act: Act) -> None:
+    """It may let two be unavailable, as long as one was not ready before; once that one is ready, only one."""
+    rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=1))
+    seen = see(2, 2, requested=(0, 4), autonomous=True, own_unavailable=own)
+    found = decide(rules, MOVING, seen, NOW)
+    assert found.act is act
+    if act is Act.SCALE:
+        assert (found.counts, found.why) == ((0, 4), "more replicas are ready by now: 3 must stay ready")
+
+
 GATED: dict[str, Any] = {"hindered": 1, "hindrance": "chat-1: the scheduling gate q must be removed"}
 LOST: dict[str, Any] = {"hindered": 0, "hindrance": "chat-0: its node a does not answer"}
 

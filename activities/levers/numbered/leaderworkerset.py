@@ -65,6 +65,11 @@ class LeaderWorkerSetLever(PartitionLever):
         """Whether its own controller moves: without waypoints nothing has to hold it."""
         return not rules.strategy.waypoints
 
+    def own_unavailable(self, found: Object) -> int | None:
+        """Return how many groups its controller lets be unavailable."""
+        rolling = found["spec"].get("rolloutStrategy", {}).get("rollingUpdateConfiguration", {})
+        return resolve(rolling.get("maxUnavailable", 1), found["spec"].get("replicas", 1), round_up=False)
+
     def numbered(
         self, found: Object, revisions: list[Object], pods: Iterable[Object], sets: Iterable[Object] = (),
         gone: Iterable[Gone] = (),

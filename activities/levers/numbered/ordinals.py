@@ -189,7 +189,14 @@ def shrinks_under(numbered: Numbered, rules: Rules, replicas: int) -> str:
 
 @fingerprinting_once()
 def read(
-    numbered: Numbered, rules: Rules, state: State, foreign: Foreign | None, now: float, *, autonomous: bool = False
+    numbered: Numbered,
+    rules: Rules,
+    state: State,
+    foreign: Foreign | None,
+    now: float,
+    *,
+    autonomous: bool = False,
+    own_unavailable: int | None = None,
 ) -> Observation:
     """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, found = state.goal is Goal.BACK, numbered.found
@@ -223,6 +230,7 @@ def read(
         engaged=(numbered.engaged and not is_undone) or broken,
         pinned=pinned,
         autonomous=autonomous,
+        own_unavailable=own_unavailable if autonomous and not back and numbered.engaged else None,
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,

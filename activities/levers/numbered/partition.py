@@ -66,6 +66,7 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, laid, write
 from activities.watching import NamespaceWatch, controller_uid
+from segue.as_before import lets_too_many_go
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import NotAllowed, Refused, Stale
@@ -167,6 +168,10 @@ class PartitionLever(ABC):
         """Whether the target's own controller moves the replicas, within the budget."""
         return False
 
+    def own_unavailable(self, found: Object) -> int | None:
+        """Return how many replicas the target's own controller lets be unavailable, if it moves them."""
+        return None
+
     # --- seeing -------------------------------------------------------------------------------------------
 
     async def history(self, target: Target) -> list[Revision]:
@@ -250,7 +255,10 @@ class PartitionLever(ABC):
             or foreign_template(found, template, list(numbered.templates.values()), self.template_path, state)
             or foreign_fields(found, numbered.version, numbered.token, self.fields, state, own=own)
         )
-        return read(numbered, rules, state, foreign, now, autonomous=self.autonomous(rules))
+        return read(
+            numbered, rules, state, foreign, now,
+            autonomous=self.autonomous(rules), own_unavailable=self.own_unavailable(found),
+        )  # fmt: skip
 
     def _own_token(self, found: Object) -> str:
         """Return the token of the target as it was before the rollout; empty if no rollout saved that."""
@@ -384,7 +392,8 @@ class PartitionLever(ABC):
             if seen.replicas < 1:
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != request.state.wanted.template
-            if not unwritten and seen.engaged and seen.requested == goal:
+            is_held = not unwritten and seen.engaged and seen.requested == goal
+            if is_held and not lets_too_many_go(request.rules, seen):
                 return None
             budget = resolve_budget(request.rules.strategy, seen.replicas)
             problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))
