@@ -8,6 +8,7 @@ import base64
 import contextlib
 import logging
 import random
+import re
 import ssl
 import tempfile
 import threading
@@ -56,8 +57,9 @@ class ApiProxy:
         self.kubeconfig.unlink(missing_ok=True)
 
     def written(self, namespace: str, name: str) -> int:
-        """Return the number of writes of the objects of a target: their names begin with its name."""
-        return sum(f"/namespaces/{namespace}/" in path and f"/{name}" in path for _, path in list(self.writes))
+        """Return the number of writes of the objects of a target: they have its name, or names that begin with it."""
+        own = re.compile(rf"/namespaces/{namespace}/.*/{name}(?![a-z0-9])")
+        return sum(own.search(path) is not None for _, path in list(self.writes))
 
     async def _serve(self) -> None:
         logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

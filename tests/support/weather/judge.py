@@ -13,6 +13,8 @@ LATE_S = 2.0
 """The watch of the target may be so much later than that of the pods."""
 PASSING, PASSING_S = 2, 1.0
 """Decision 6: so many pods may exceed the ceiling for so long, where a controller adds and removes at once."""
+BACKLOG_S = 5.0
+"""After an outage of a controller or the API server, any number of pods may pass for so long."""
 SPOILED_S = 40.0
 _UNREADABLE = re.compile(r"Traceback|object at 0x|\bNone\b|<class|pydantic|KeyError|AttributeError|asyncio")
 
@@ -227,9 +229,10 @@ def _over(seen: Seen) -> Iterable[str]:
         # Fewer replicas were requested: what was there goes, and nothing comes.
         allowed = max(ceiling, min(allowed, most))
         over_since = (over_since or moment.at) if moment.total > allowed else None
-        is_passing = over_since is not None and moment.at - over_since < PASSING_S
         # A controller that was away works off its backlog in any order.
-        passing = math.inf if known_since < moment.at - LATE_S else max(seen.passing, _passing(seen, moment.at))
+        was_away = known_since < moment.at - LATE_S
+        is_passing = over_since is not None and moment.at - over_since < (BACKLOG_S if was_away else PASSING_S)
+        passing = math.inf if was_away else max(seen.passing, _passing(seen, moment.at))
         if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total

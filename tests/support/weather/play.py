@@ -112,6 +112,7 @@ class Weather:
             time.sleep(fault.lasts)
         if fault.what.startswith(CLUSTER):
             self.outages.append((began, time.monotonic()))
+            self._renew_nodes()
         self.log.append(f"{time.monotonic():.2f} {fault.what} is over")
 
     @contextlib.contextmanager
@@ -207,6 +208,12 @@ class Weather:
                     self.log.append(f"{time.monotonic():.2f} {name} does not start: {str(error)[:200]}")
         if tries > 1:
             self.restart_dead(tries - 1)
+
+    def _renew_nodes(self) -> None:
+        """Start KWOK again: after an outage of the API server, it may send no more heartbeats of a node."""
+        with self._restarting:
+            self._stack.kill("kwok")
+        self.restart_dead()
 
     def alarms(self) -> list[str]:
         """Return the lines of the workers' logs that must not be there."""
