@@ -13,6 +13,7 @@ COPY worker worker
 COPY deploy/local/segue_local deploy/local/segue_local
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/srv/segue
 RUN uv sync --locked --no-dev --no-editable
+RUN /srv/segue/bin/python -m segue_local.unused_client /srv/segue/lib/python*/site-packages
 
 FROM python:${PYTHON}-slim-bookworm
 ARG SOURCE="" REVISION=""

@@ -5,19 +5,19 @@ import builtins
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, cast
-from urllib.parse import quote
+from typing import Any, Self
 
 import aiohttp
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from pydantic_core import from_json
 
+from activities.api_paths import is_custom, parameters, path_of
 from activities.clock import Clock
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
@@ -80,9 +80,10 @@ def reading_once() -> Iterator[None]:
 
 
 class Cluster:
-    """The few API calls that Segue makes, on plain JSON objects: it parses only what it reads.
+    """The few requests that Segue makes, with plain JSON objects: it parses only what it reads.
 
-    A kind is the plural name of a built-in one, such as ``deployments``, or ``PLURAL.GROUP/VERSION`` of a custom one.
+    A kind is written as in ``path_of``. The client's own functions would load hundreds of models for them: a second of
+    a worker's start, and 40 MiB.
     """
 
     def __init__(self, api: client.ApiClient) -> None:
@@ -90,57 +91,6 @@ class Cluster:
         api.rest_client = LimitedClient(api.configuration, self.clock)
         self._pods: aiohttp.ClientSession | None = None
         self._shared = Shared[Object]()
-        self._apps = client.AppsV1Api(api)
-        self._core = client.CoreV1Api(api)
-        self._custom = client.CustomObjectsApi(api)
-        self._discovery = client.DiscoveryV1Api(api)
-        policy, autoscaling = client.PolicyV1Api(api), client.AutoscalingV2Api(api)
-        self._batch, self._authorization = client.BatchV1Api(api), client.AuthorizationV1Api(api)
-        self._lists: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "deployments": self._apps.list_namespaced_deployment_without_preload_content,
-            "replicasets": self._apps.list_namespaced_replica_set_without_preload_content,
-            "statefulsets": self._apps.list_namespaced_stateful_set_without_preload_content,
-            "controllerrevisions": self._apps.list_namespaced_controller_revision_without_preload_content,
-            "pods": self._core.list_namespaced_pod_without_preload_content,
-            "configmaps": self._core.list_namespaced_config_map_without_preload_content,
-            "jobs": self._batch.list_namespaced_job_without_preload_content,
-            "endpointslices": self._discovery.list_namespaced_endpoint_slice_without_preload_content,
-            "poddisruptionbudgets": policy.list_namespaced_pod_disruption_budget_without_preload_content,
-            "horizontalpodautoscalers": autoscaling.list_namespaced_horizontal_pod_autoscaler_without_preload_content,
-            "services": self._core.list_namespaced_service_without_preload_content,
-            "resourcequotas": self._core.list_namespaced_resource_quota_without_preload_content,
-            "persistentvolumeclaims": self._core.list_namespaced_persistent_volume_claim_without_preload_content,
-        }
-        self._gets: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "namespaces": self._read_namespace,
-            "services": self._core.read_namespaced_service_without_preload_content,
-            "jobs": self._batch.read_namespaced_job_without_preload_content,
-            "deployments": self._apps.read_namespaced_deployment_without_preload_content,
-            "statefulsets": self._apps.read_namespaced_stateful_set_without_preload_content,
-        }
-        self._patches: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "deployments": self._apps.patch_namespaced_deployment_without_preload_content,
-            "replicasets": self._apps.patch_namespaced_replica_set_without_preload_content,
-            "services": self._core.patch_namespaced_service_without_preload_content,
-            "statefulsets": self._apps.patch_namespaced_stateful_set_without_preload_content,
-            "controllerrevisions": self._apps.patch_namespaced_controller_revision_without_preload_content,
-            "pods/status": self._core.patch_namespaced_pod_status_without_preload_content,
-            "horizontalpodautoscalers": autoscaling.patch_namespaced_horizontal_pod_autoscaler_without_preload_content,
-        }
-        self._creates: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "configmaps": self._core.create_namespaced_config_map_without_preload_content,
-            "controllerrevisions": self._apps.create_namespaced_controller_revision_without_preload_content,
-            "events": self._core.create_namespaced_event_without_preload_content,
-        }
-        self._deletes: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "configmaps": self._core.delete_namespaced_config_map_without_preload_content,
-            "controllerrevisions": self._apps.delete_namespaced_controller_revision_without_preload_content,
-        }
-        self._lists_everywhere: Mapping[str, Callable[..., Awaitable[Any]]] = {
-            "nodes": self._core.list_node_without_preload_content,
-            "pods": self._core.list_pod_for_all_namespaces_without_preload_content,
-            "priorityclasses": client.SchedulingV1Api(api).list_priority_class_without_preload_content,
-        }
 
     @cached_property
     def clock(self) -> Clock:
@@ -192,7 +142,7 @@ class Cluster:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: str, namespace: str, name: str) -> Object:
-        """Read one object of a custom kind, or of a kind in ``_gets``; of a cluster-wide kind without a namespace.
+        """Read one object of a kind; of a cluster-wide kind without a namespace, or with one that grants the right.
 
         Raises:
             NotFound, NotAllowed, Unreachable.
@@ -201,25 +151,27 @@ class Cluster:
 
     async def _get(self, kind: str, namespace: str, name: str) -> Object:
         with _translated(_one(kind, namespace, name)):
-            options: dict[str, Any] = {"_request_timeout": REQUEST_TIMEOUT_S}
-            if not _is_custom(kind):
-                return await _json(await self._gets[kind](name, namespace, **options))
-            if not namespace:
-                group, version, _, plural = _place(kind, namespace)
-                everywhere = self._custom.get_cluster_custom_object_without_preload_content
-                return await _json(await everywhere(group, version, plural, name, **options))
-            call = self._custom.get_namespaced_custom_object_without_preload_content
-            return await _json(await call(*_place(kind, namespace), name, **options))
+            return await _json(await self._send("GET", path_of(kind, namespace, name)))
 
-    async def _read_namespace(self, name: str, _: str, **options: Any) -> Any:
-        """Read a namespace. The right for it can be granted in the namespace itself."""
-        return await self._core.read_namespace_without_preload_content(name, **options)
+    async def _send(
+        self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json",
+        timeout_s: float = REQUEST_TIMEOUT_S, **query: Any,
+    ) -> aiohttp.ClientResponse:  # fmt: skip
+        """Send one request; ``query`` are its parameters (see ``parameters``)."""
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        request: tuple[Any, ...] = await self._api.param_serialize(
+            method, path, query_params=parameters(**query), header_params=headers, body=body,
+            auth_settings=["BearerToken"],
+        )  # fmt: skip
+        method, url, headers, body, _ = request
+        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_s)
+        response: aiohttp.ClientResponse = answer.response
+        return response
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
-        """List the objects of a custom kind, or of a kind in ``_lists``, from the newest state.
+        """List the objects of a kind from the newest state; without a namespace, those of the whole cluster.
 
-        Without a namespace it lists those of the cluster, of a kind in ``_lists_everywhere``. Callers that list the
-        same at the same time, equally urgent, share the answer, and must not change it.
+        Callers that list the same at the same time, equally urgent, share the answer, and must not change it.
         """
         key = (urgency(), kind, namespace, selector)
         return await _read_once(
@@ -229,20 +181,7 @@ class Cluster:
 
     async def _list(self, kind: str, namespace: str, selector: str) -> Object:
         with _translated(*_listing(kind, namespace)):
-            options: dict[str, Any] = {"label_selector": selector or None, "_request_timeout": REQUEST_TIMEOUT_S}
-            return await _json(await self._listed(kind, namespace, **options))
-
-    async def _listed(self, kind: str, namespace: str, **options: Any) -> Any:
-        if not namespace and _is_custom(kind):
-            group, version, _, plural = _place(kind, namespace)
-            everywhere = self._custom.list_custom_object_for_all_namespaces_without_preload_content
-            return await everywhere(group, version, plural, **options)
-        if not namespace:
-            return await self._lists_everywhere[kind](**options)
-        if not _is_custom(kind):
-            return await self._lists[kind](namespace, **options)
-        call = self._custom.list_namespaced_custom_object_without_preload_content
-        return await call(*_place(kind, namespace), **options)
+            return await _json(await self._send("GET", path_of(kind, namespace), label_selector=selector))
 
     async def pages(self, kind: str, namespace: str = "", fields: str = "") -> AsyncIterator[Object]:
         """List the objects of a kind in pages, all of one state; without a namespace those of the whole cluster.
@@ -256,18 +195,15 @@ class Cluster:
         while True:
             with _translated(*_listing(kind, namespace)):
                 page = await _json(
-                    await self._listed(
-                        kind, namespace, field_selector=fields or None, limit=PAGE, _continue=rest or None,
-                        _request_timeout=REQUEST_TIMEOUT_S,
-                    )
-                )  # fmt: skip
+                    await self._send("GET", path_of(kind, namespace), field_selector=fields, limit=PAGE, continue_=rest)
+                )
             yield page
             rest = page["metadata"].get("continue", "")
             if not rest:
                 return
 
     async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
-        """Patch one object: a kind in ``_patches`` by strategic merge, a custom kind by JSON merge.
+        """Patch one object: of a built-in kind by strategic merge, of a custom kind by JSON merge.
 
         ``metadata.resourceVersion`` in the patch is a precondition.
 
@@ -275,114 +211,66 @@ class Cluster:
             Conflict: when the precondition fails.
             Refused: when the API server does not take it.
         """
-        options: dict[str, Any] = {"field_validation": "Strict", "dry_run": "All" if dry_run else None, **_PATCHES}
+        merge = _MERGE if is_custom(kind) else _STRATEGIC
         with _translated(_one(kind, namespace, name)):
-            if not _is_custom(kind):
-                call = self._patches[kind]
-                return await _json(await call(name, namespace, patch, _content_type=_STRATEGIC, **options))
-            call = self._custom.patch_namespaced_custom_object_without_preload_content
-            place = _place(kind, namespace)
-            return await _json(await call(*place, name, patch, _content_type=_MERGE, **options))
+            path = path_of(kind, namespace, name)
+            return await _json(await self._write("PATCH", path, patch, dry_run=dry_run, content_type=merge))
+
+    async def _write(
+        self, method: str, path: str, body: Object, *, dry_run: bool = False, **options: Any
+    ) -> aiohttp.ClientResponse:
+        """Send a body that the API server checks for unknown fields, or all but that."""
+        tried = "All" if dry_run else None
+        strictly: Any = {"field_manager": FIELD_MANAGER, "field_validation": "Strict", "dry_run": tried}
+        return await self._send(method, path, body, **strictly, **options)
 
     async def patch_status(self, kind: str, namespace: str, name: str, patch: Object) -> Object:
         """Patch the status of an object of a custom kind, by JSON merge; see ``patch``."""
-        call = self._custom.patch_namespaced_custom_object_status_without_preload_content
         with _translated(_one(kind, namespace, name)):
-            place = _place(kind, namespace)
-            options = {"field_validation": "Strict", **_PATCHES}
-            return await _json(await call(*place, name, cast("Any", patch), _content_type=_MERGE, **options))
+            path = f"{path_of(kind, namespace, name)}/status"
+            return await _json(await self._write("PATCH", path, patch, content_type=_MERGE))
 
     async def create_absent(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
-        """Create one object of a kind in ``_creates``. Returns None if one of that name exists.
+        """Create one object. Returns None if one of that name exists.
 
         Raises:
             Refused: when the API server does not take it.
         """
-        options: dict[str, Any] = {"field_manager": FIELD_MANAGER, "dry_run": "All" if dry_run else None}
         try:
-            with _translated(_one(kind, namespace, made["metadata"]["name"])):
-                return await _json(
-                    await self._creates[kind](namespace, made, _request_timeout=REQUEST_TIMEOUT_S, **options)
-                )
+            return await self.create(kind, namespace, made, dry_run=dry_run)
         except Conflict:
             return None
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete one object of a kind in ``_deletes``; succeed if it is deleted already."""
+    async def create(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
+        """Create one object.
+
+        Raises:
+            Conflict: where one of that name is there.
+            Refused: when the API server does not take it.
+        """
+        with _translated(_one(kind, namespace, made["metadata"]["name"])):
+            return await _json(await self._write("POST", path_of(kind, namespace), made, dry_run=dry_run))
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str = "") -> None:
+        """Delete one object, with this uid if given, and then what it owns; succeed if it is deleted already."""
+        options: Object = {"propagationPolicy": "Background", **({"preconditions": {"uid": uid}} if uid else {})}
         try:
             with _translated(_one(kind, namespace, name)):
-                await _json(await self._deletes[kind](name, namespace, _request_timeout=REQUEST_TIMEOUT_S))
+                await _json(await self._send("DELETE", path_of(kind, namespace, name), options))
         except NotFound:
             return
 
     async def delete_pod(self, pod: Object) -> bool:
         """Delete one pod as it was read; return False if it is deleted, another pod, or changed."""
         metadata = pod["metadata"]
+        namespace, name = metadata["namespace"], metadata["name"]
         same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
-        call = self._core.delete_namespaced_pod_without_preload_content
         try:
-            with _translated(_one("pods", metadata["namespace"], metadata["name"])):
-                body = cast("Any", {"preconditions": same})
-                await _json(
-                    await call(metadata["name"], metadata["namespace"], body=body, _request_timeout=REQUEST_TIMEOUT_S)
-                )
+            with _translated(_one("pods", namespace, name)):
+                await _json(await self._send("DELETE", path_of("pods", namespace, name), {"preconditions": same}))
         except (NotFound, Conflict):
             return False
         return True
-
-    async def create_deployment(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
-        """Create one Deployment.
-
-        Raises:
-            Conflict: where one of that name is there.
-            Refused: when the API server does not take it.
-        """
-        call = self._apps.create_namespaced_deployment_without_preload_content
-        return await self._created("deployment", call, namespace, made, dry_run=dry_run)
-
-    async def create_job(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
-        """Create one Job.
-
-        Raises:
-            Conflict: where one of that name is there.
-            Refused: when the API server does not take it.
-        """
-        call = self._batch.create_namespaced_job_without_preload_content
-        return await self._created("job", call, namespace, made, dry_run=dry_run)
-
-    async def _created(
-        self, kind: str, call: Callable[..., Awaitable[Any]], namespace: str, made: Object, *, dry_run: bool
-    ) -> Object:
-        with _translated(f"{kind} {namespace}/{made['metadata']['name']}"):
-            return await _json(
-                await call(
-                    namespace,
-                    cast("Any", made),
-                    field_manager=FIELD_MANAGER,
-                    field_validation="Strict",
-                    dry_run="All" if dry_run else None,
-                    _request_timeout=REQUEST_TIMEOUT_S,
-                )
-            )
-
-    async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the Deployment with this uid, and then its pods; succeed if it is deleted already."""
-        call = self._apps.delete_namespaced_deployment_without_preload_content
-        await self._deleted("deployment", call, namespace, name, uid)
-
-    async def delete_job(self, namespace: str, name: str, uid: str) -> None:
-        """Delete the Job with this uid, and then its pods; succeed if it is deleted already."""
-        await self._deleted("job", self._batch.delete_namespaced_job_without_preload_content, namespace, name, uid)
-
-    async def _deleted(
-        self, kind: str, call: Callable[..., Awaitable[Any]], namespace: str, name: str, uid: str
-    ) -> None:
-        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
-        try:
-            with _translated(f"{kind} {namespace}/{name}"):
-                await _json(await call(name, namespace, body=cast("Any", options), _request_timeout=REQUEST_TIMEOUT_S))
-        except NotFound:
-            return
 
     async def may(self, verb: str, group: str, resource: str, namespace: str, *, service_account: str = "") -> bool:
         """Whether the access rules let Segue, or a service account by its user name, use this verb.
@@ -392,15 +280,13 @@ class Cluster:
         resource, _, part = resource.partition("/")
         attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": resource, "subresource": part}
         spec: Object = {"resourceAttributes": attributes}
-        reviews = self._authorization
-        call: Callable[..., Awaitable[Any]] = reviews.create_self_subject_access_review_without_preload_content
         if service_account:
             spec |= {"user": service_account, "groups": _groups_of(service_account)}
-            call = reviews.create_subject_access_review_without_preload_content
+        path = path_of("subjectaccessreviews" if service_account else "selfsubjectaccessreviews")
 
         async def review() -> Object:
             with _translated(f"the right to {verb} {resource} in {namespace}"):
-                return await _json(await call(cast("Any", {"spec": spec}), _request_timeout=REQUEST_TIMEOUT_S))
+                return await _json(await self._send("POST", path, {"spec": spec}))
 
         found = await self._shared.ask(("may", *attributes.values(), service_account), review)
         return bool(found.get("status", {}).get("allowed"))
@@ -410,12 +296,11 @@ class Cluster:
 
         Many rollouts that start at the same time in a namespace share the answer.
         """
-        call = self._authorization.create_self_subject_rules_review_without_preload_content
 
         async def review() -> Object:
             with _translated(f"the rights in {namespace}"):
-                body = cast("Any", {"spec": {"namespace": namespace}})
-                return await _json(await call(body, _request_timeout=REQUEST_TIMEOUT_S))
+                body = {"spec": {"namespace": namespace}}
+                return await _json(await self._send("POST", path_of("selfsubjectrulesreviews"), body))
 
         found = await self._shared.ask(("rules", namespace), review)
         rules: builtins.list[Object] = found.get("status", {}).get("resourceRules") or []
@@ -428,17 +313,15 @@ class Cluster:
 
     async def version(self) -> tuple[str, str]:
         """Return the API server's version, such as ``v1.36.3``, and the Date header of its answer."""
-        call = client.VersionApi(self._api).get_code_without_preload_content
         with _translated("its version"):
-            response = await call(_request_timeout=REQUEST_TIMEOUT_S)
+            response = await self._send("GET", "/version/")
             found = await _json(response)
         return str(found["gitVersion"]), response.headers["Date"]
 
     async def api_groups(self) -> set[str]:
         """Return the names of the API groups that the API server serves."""
-        call = client.ApisApi(self._api).get_api_versions_without_preload_content
         with _translated("its API groups"):
-            found = await _json(await call(_request_timeout=REQUEST_TIMEOUT_S))
+            found = await _json(await self._send("GET", "/apis/"))
         return {group["name"] for group in found["groups"]}
 
     async def schemas(self, group: str, version: str) -> dict[str, Object]:
@@ -446,14 +329,8 @@ class Cluster:
 
         Every authenticated user may read them.
         """
-        path, accepts = f"/openapi/v3/apis/{group}/{version}", {"Accept": "application/json"}
         with _translated(f"the kinds of {group}/{version}"):
-            request: tuple[Any, ...] = await self._api.param_serialize(
-                "GET", path, header_params=accepts, auth_settings=["BearerToken"]
-            )
-            method, url, headers, *_ = request
-            answer = await self._api.call_api(method, url, headers, _request_timeout=REQUEST_TIMEOUT_S)
-            found = await _json(answer.response)
+            found = await _json(await self._send("GET", f"/openapi/v3/apis/{group}/{version}"))
         return {
             named["kind"]: schema
             for schema in found["components"]["schemas"].values()
@@ -473,7 +350,7 @@ class Cluster:
         Raises:
             Unreachable: when the API server does not answer.
         """
-        where = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(name, safe=':')}/proxy{path}"
+        where = f"{path_of('pods/proxy', namespace, name)}{path}"
         with _translated(f"pod {namespace}/{name}"):
             sent: tuple[Any, ...] = await self._api.param_serialize(
                 method, where, header_params=headers, auth_settings=["BearerToken"]
@@ -491,11 +368,10 @@ class Cluster:
 
     async def pod_log(self, namespace: str, name: str, container: str, *, previous: bool, lines: int) -> str:
         """Return the last lines of a container's log, of its present or its previous run."""
-        call = self._core.read_namespaced_pod_log_without_preload_content
         with _translated(_one("pods", namespace, name)):
-            response = await call(
-                name, namespace, container=container, previous=previous, tail_lines=lines, limit_bytes=MAX_LOG_BYTES,
-                _request_timeout=REQUEST_TIMEOUT_S,
+            response = await self._send(
+                "GET", path_of("pods/log", namespace, name), container=container, previous=previous, tail_lines=lines,
+                limit_bytes=MAX_LOG_BYTES,
             )  # fmt: skip
             await _raise_for(response)
             return str(await response.text())
@@ -513,11 +389,9 @@ class Cluster:
         return await self._events(namespace, f"reason={reason},type=Warning")
 
     async def _events(self, namespace: str, fields: str) -> builtins.list[Object]:
-        call = self._core.list_namespaced_event_without_preload_content
         with _translated(f"events in {namespace}"):
-            found = await _json(
-                await call(namespace, field_selector=fields, limit=100, _request_timeout=REQUEST_TIMEOUT_S)
-            )
+            path = path_of("events", namespace)
+            found = await _json(await self._send("GET", path, field_selector=fields, limit=100))
         items: builtins.list[Object] = found["items"]
         return items
 
@@ -533,16 +407,10 @@ class Cluster:
         """
         with _translated(*_listing(kind, namespace)):
             async with asyncio.timeout(REQUEST_TIMEOUT_S):  # notices an idle connection that hangs
-                response = await self._listed(
-                    kind,
-                    namespace,
-                    field_selector=fields or None,
-                    resource_version=resource_version,
-                    watch=True,
-                    allow_watch_bookmarks=True,
-                    timeout_seconds=WATCH_S,
-                    _request_timeout=float(WATCH_S + 30),
-                )
+                response = await self._send(
+                    "GET", path_of(kind, namespace), field_selector=fields, resource_version=resource_version,
+                    watch=True, allow_watch_bookmarks=True, timeout_seconds=WATCH_S, timeout_s=float(WATCH_S + 30),
+                )  # fmt: skip
             await _raise_for(response)
             async with aclosing(_lines(response)) as lines:
                 async for line in lines:
@@ -560,22 +428,11 @@ def _groups_of(service_account: str) -> list[str]:
     return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
 
 
-def _is_custom(kind: str) -> bool:
-    return "." in kind
-
-
-def _place(kind: str, namespace: str) -> tuple[str, str, str, str]:
-    """Return (group, version, namespace, plural) of a custom kind."""
-    plural, _, rest = kind.partition(".")
-    group, _, version = rest.partition("/")
-    return group, version, namespace, plural
-
-
 def _listing(kind: str, namespace: str) -> tuple[str, str]:
     """Return what is listed, and what grants the right."""
     if namespace:
         return f"{kind} in {namespace}", _ROLE
-    if _is_custom(kind):
+    if is_custom(kind):
         return f"{kind} of the cluster", "the rules of deploy/rbac-controller.yaml in a ClusterRole"
     return f"{kind} of the cluster", "deploy/rbac-room.yaml's role"
 

@@ -28,6 +28,6 @@ async def retire(cluster: Cluster, namespace: str, selector: str, kept_because: 
             continue
         name, why = about["name"], await kept_because(build)
         if not why:
-            await cluster.delete_deployment(namespace, name, about["uid"])
+            await cluster.delete("deployments", namespace, name, about["uid"])
         lines.append(f"deployment {namespace}/{name} (build {build}): {f'kept: {why}' if why else 'deleted'}")
     return lines

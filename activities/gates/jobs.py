@@ -45,7 +45,7 @@ class JobAsker:
         namespace = target.namespace
         try:
             made = job_of(gate, "segue-gate-tried", {}, {}, await self._owner(target))
-            await self._cluster.create_job(namespace, made, dry_run=True)
+            await self._cluster.create("jobs", namespace, made, dry_run=True)
         except Refused as error:
             raise Refused(error.why, field=f"{field}.job", fix="correct it so that the API server takes it") from error
 
@@ -78,7 +78,7 @@ class JobAsker:
         except NotFound:
             made = job_of(job, name, labels, question.environment, await self._owner(target))
             try:
-                await self._cluster.create_job(target.namespace, made)
+                await self._cluster.create("jobs", target.namespace, made)
             except Conflict:
                 return  # a worker that was presumed lost has created it
 
@@ -122,7 +122,7 @@ class JobAsker:
         found = await self._cluster.list("jobs", target.namespace, f"{ROLLOUT_LABEL}={rollout_key(owner)}")
         for job in found["items"]:
             metadata = job["metadata"]
-            await self._cluster.delete_job(target.namespace, metadata["name"], metadata["uid"])
+            await self._cluster.delete("jobs", target.namespace, metadata["name"], metadata["uid"])
         return len(found["items"])
 
 

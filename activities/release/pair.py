@@ -60,7 +60,7 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
     await Routers(cluster).release(target, "before")
     found = await _found(cluster, target.namespace, baseline.name)
     if found is not None and baseline.made:
-        await cluster.delete_deployment(target.namespace, baseline.name, found["metadata"]["uid"])
+        await cluster.delete("deployments", target.namespace, baseline.name, found["metadata"]["uid"])
     elif found is not None:
         template = {**json.loads(baseline.template), "$patch": "replace"} if baseline.template else None
         await _scale(cluster, target.namespace, baseline.name, new, waiting, template)

@@ -1,6 +1,7 @@
 """Processes that are forked from a server which has imported everything: workers, and the command line.
 
-Each starts in tenths of a second, instead of importing for a second on a core that other tests need.
+Each starts in tenths of a second, instead of importing for a second on a core that other tests need. It has only those
+parts of the Kubernetes client that Segue's image has.
 """
 
 import multiprocessing
@@ -17,10 +18,11 @@ import pytest
 from kubernetes.aio.config import kube_config
 
 _PRELOADED = [
-    "killing_worker", "killing_controller", "pytest", "segue.cli", "segue.library", "segue.temporal_setup",
-    "activities.linting", "activities.profiles", "activities.release", "activities.target_facts", "worker.doctor",
+    "as_in_the_image", "killing_worker", "killing_controller", "pytest", "segue.cli", "segue.library",
+    "segue.temporal_setup", "activities.linting", "activities.profiles", "activities.release",
+    "activities.target_facts", "worker.doctor",
 ]  # fmt: skip
-"""The last ones are what commands import late."""
+"""The first one decides what the others can import; the last ones are what commands import late."""
 _context = multiprocessing.get_context("forkserver")
 
 

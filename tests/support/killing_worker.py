@@ -27,17 +27,6 @@ from typing import Any, TypeVar
 
 import forked
 from harness import POLL_S, Lab, Run, until
-from kubernetes.aio.client import (  # noqa: F401 - all that a worker uses; they load late and slowly, so before the fork
-    AppsV1Api,
-    AuthorizationV1Api,
-    AutoscalingV2Api,
-    BatchV1Api,
-    CoreV1Api,
-    CustomObjectsApi,
-    DiscoveryV1Api,
-    PolicyV1Api,
-    SchedulingV1Api,
-)
 from temporalio import activity
 from temporalio.common import SearchAttributeKey
 from temporalio.worker import ActivityInboundInterceptor, ActivityOutboundInterceptor, ExecuteActivityInput, Interceptor
@@ -191,17 +180,17 @@ class AccidentalCluster(Cluster):
     async def patch(self, kind: str, namespace: str, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         if dry_run:
             return await self._read(super().patch(kind, namespace, name, patch, dry_run=True))
-        return await self._write(lambda: super(AccidentalCluster, self).patch(kind, namespace, name, patch))
+        return await self._written(lambda: super(AccidentalCluster, self).patch(kind, namespace, name, patch))
 
-    async def create_deployment(self, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
-        create = super().create_deployment
+    async def create(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
+        create = super().create
         if dry_run:
-            return await self._read(create(namespace, made, dry_run=True))
-        return await self._write(lambda: create(namespace, made))
+            return await self._read(create(kind, namespace, made, dry_run=True))
+        return await self._written(lambda: create(kind, namespace, made))
 
-    async def delete_deployment(self, namespace: str, name: str, uid: str) -> None:
-        delete = super().delete_deployment
-        await self._write(lambda: delete(namespace, name, uid))
+    async def delete(self, kind: str, namespace: str, name: str, uid: str = "") -> None:
+        delete = super().delete
+        await self._written(lambda: delete(kind, namespace, name, uid))
 
     async def _read(self, call: Awaitable[Object]) -> Object:
         found = await call
@@ -209,7 +198,7 @@ class AccidentalCluster(Cluster):
             await self.accident.reach("during")
         return found
 
-    async def _write(self, call: Callable[[], Awaitable[W]]) -> W:
+    async def _written(self, call: Callable[[], Awaitable[W]]) -> W:
         await self.accident.reach("sending")
         found = await call()
         self.accident.diary.write(f"patched {_running.get('')} attempt {activity.info().attempt}")

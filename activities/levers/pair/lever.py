@@ -195,7 +195,9 @@ class PairLever:
         if fingerprint(template) == fingerprint(pair.old.deployment["spec"]["template"]):
             return template
         if pair.new is None:
-            tried = await self._cluster.create_deployment(target.namespace, _made(pair, target, template), dry_run=True)
+            tried = await self._cluster.create(
+                "deployments", target.namespace, _made(pair, target, template), dry_run=True
+            )
         else:
             patch = {"spec": {"template": {**template, "$patch": "replace"}}}
             tried = await self._cluster.patch("deployments", target.namespace, target.new, patch, dry_run=True)
@@ -462,7 +464,7 @@ class _Writing:
     async def make(self, deployment: Object) -> None:
         """Create the new Deployment."""
         try:
-            made = await self.cluster.create_deployment(self.target.namespace, deployment)
+            made = await self.cluster.create("deployments", self.target.namespace, deployment)
         except Conflict as error:
             raise Stale("a Deployment with the new one's name exists now") from error
         self.writes += 1
@@ -519,7 +521,7 @@ class _Writing:
         if new is not None and back and baseline.made:
             metadata = new.deployment["metadata"]
             if annotations_of(new.deployment).get(OWNER) == self.request.state.owner:
-                await self.cluster.delete_deployment(self.target.namespace, metadata["name"], metadata["uid"])
+                await self.cluster.delete("deployments", self.target.namespace, metadata["name"], metadata["uid"])
                 self.writes += 1
                 self.generation -= metadata["generation"]
                 self.pair = self.pair._replace(new=None)

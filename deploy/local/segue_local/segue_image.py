@@ -40,6 +40,7 @@ from segue_local.images.errors import PythonMissing
 from segue_local.once import Progress, locked, reported, run, to_stderr
 from segue_local.packages import install_packages
 from segue_local.paths import binaries_dir
+from segue_local.unused_client import remove_unused
 
 NAME = "segue.local/segue"
 USER = 10001
@@ -90,7 +91,7 @@ def version() -> str:
 def ensure_segue_image(origin: Origin | None = None, on_progress: Progress | None = None) -> Path:
     """Build the archive of ``NAME:VERSION`` if it is missing, and return its path.
 
-    The first time takes a quarter of a minute of processor time and 330 MB, and needs the package index.
+    The first time takes a quarter of a minute of processor time and 265 MB, and needs the package index.
     Raises ``ProjectMissing``, ``ImagesFailed``, ``PythonMissing``, ``UvMissing`` or ``PackagesMissing``.
     """
     say, labels, python = on_progress or to_stderr, _labels(origin or Origin()), _interpreter()
@@ -160,6 +161,7 @@ def _install(site: Path, work: Path, python: Interpreter, run: Run) -> None:
     target = ("--python", str(python.executable), "--target", str(site))
     run([find_uv(), "pip", "install", "--quiet", "--no-deps", *target, str(wheel)], {})
     remove(site / "bin")
+    remove_unused(site)
     for name in _OF_THIS_MACHINE:
         for path in site.glob(f"*.dist-info/{name}"):
             remove(path)
