@@ -7,11 +7,13 @@ does it, and records it in the one state. Messages change the same state, only b
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey, WorkflowIDReusePolicy
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -28,7 +30,6 @@ with workflow.unsafe.imports_passed_through():
         NotifyInput,
         PermitInput,
         PrepareInput,
-        Sent,
         Task,
         VerifyInput,
         Watched,
@@ -76,14 +77,17 @@ WRITE_LIMIT = timedelta(days=30)
 TURN = "its turn, if other rollouts move"
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
+NOTHING = RawValue(Payload())
+"""What a person sends who gives a message no input."""
+
 R = TypeVar("R", bound=Frozen)
 
 
-def _validated(update: Any) -> None:
+def _validated(name: str, update: Any) -> None:
     """Make ``RolloutWorkflow._check`` the update's validator; the SDK requires the update's own signature."""
 
-    def check(self: "RolloutWorkflow", message: Any) -> None:
-        self._check(message)
+    def check(self: "RolloutWorkflow", sent: RawValue = NOTHING) -> None:
+        self._check(name, sent)
 
     check.__annotations__ = dict(update.__annotations__, **{"return": None})
     update.validator(check)
@@ -622,9 +626,17 @@ class RolloutWorkflow:
 
     # --- messages: each as a signal, and as an update that answers ------------------------------------------
 
+    # Anybody may send anything, and the SDK fails the workflow task for ever if a handler cannot be called: so each one
+    # takes the raw input, or none, and reads it itself.
+
     @workflow.signal(name=contract.SENDER_SIGNAL)
-    def sender(self, sent: Sent) -> None:
+    def sender(self, sent: RawValue = NOTHING) -> None:
         """Do nothing: the event in the history shows who sends the update that follows."""
+
+    @workflow.signal(dynamic=True)
+    async def unknown(self, name: str, sent: Sequence[RawValue]) -> None:
+        """Refuse a signal of a name that no message has."""
+        await self._signalled(name, NOTHING)
 
     @workflow.update(name=contract.PREPARED_UPDATE)
     async def prepared(self) -> Plan:
@@ -674,79 +686,88 @@ class RolloutWorkflow:
         self._heard += 1
         return messages.answer(message, state)
 
-    async def _signalled(self, message: Message) -> None:
+    async def _signalled(self, name: str, sent: RawValue) -> None:
+        """Apply a signal, or note in the report why it is refused."""
+        by = ""
         try:
+            message = _read(name, sent)
+            by = message.by
             await self._receive(message)
         except ApplicationError as refused:
-            self._state = self._state.noted(_now(), "signal refused", str(refused.message), message.by)
+            self._state = self._state.noted(_now(), "signal refused", str(refused.message), by)
 
-    def _check(self, message: Message) -> None:
+    async def _updated(self, name: str, sent: RawValue) -> str:
+        return await self._receive(_read(name, sent))
+
+    def _check(self, name: str, sent: RawValue) -> None:
         """Refuse an invalid update before it is recorded in the history."""
+        message = _read(name, sent)
         try:
             messages.receive(message, self._state, _now())
         except Refused as refused:
             raise _application_error(refused) from refused
 
     @workflow.signal(name="pause")
-    async def signal_pause(self, message: messages.Pause) -> None:
+    async def signal_pause(self, sent: RawValue = NOTHING) -> None:
         """Pause progress."""
-        await self._signalled(message)
+        await self._signalled("pause", sent)
 
     @workflow.signal(name="resume")
-    async def signal_resume(self, message: messages.Resume) -> None:
+    async def signal_resume(self, sent: RawValue = NOTHING) -> None:
         """Continue."""
-        await self._signalled(message)
+        await self._signalled("resume", sent)
 
     @workflow.signal(name="retarget")
-    async def signal_retarget(self, message: messages.RetargetTo) -> None:
+    async def signal_retarget(self, sent: RawValue = NOTHING) -> None:
         """Roll to another version from here."""
-        await self._signalled(message)
+        await self._signalled("retarget", sent)
 
     @workflow.signal(name="abort")
-    async def signal_abort(self, message: messages.Abort) -> None:
+    async def signal_abort(self, sent: RawValue = NOTHING) -> None:
         """Roll back to the baseline."""
-        await self._signalled(message)
+        await self._signalled("abort", sent)
 
     @workflow.signal(name="scale")
-    async def signal_scale(self, message: messages.Scale) -> None:
+    async def signal_scale(self, sent: RawValue = NOTHING) -> None:
         """Set the replicas."""
-        await self._signalled(message)
+        await self._signalled("scale", sent)
 
     @workflow.signal(name="settle")
-    async def signal_settle(self, message: messages.Settle) -> None:
+    async def signal_settle(self, sent: RawValue = NOTHING) -> None:
         """Keep what is ready, and pause."""
-        await self._signalled(message)
+        await self._signalled("settle", sent)
 
     @workflow.signal(name="approve")
-    async def signal_approve(self, message: messages.Approve) -> None:
+    async def signal_approve(self, sent: RawValue = NOTHING) -> None:
         """Approve the waypoint."""
-        await self._signalled(message)
+        await self._signalled("approve", sent)
 
     @workflow.signal(name="reject")
-    async def signal_reject(self, message: messages.Reject) -> None:
+    async def signal_reject(self, sent: RawValue = NOTHING) -> None:
         """Reject the waypoint."""
-        await self._signalled(message)
+        await self._signalled("reject", sent)
 
     @workflow.signal(name="promote")
-    async def signal_promote(self, message: messages.Promote) -> None:
+    async def signal_promote(self, sent: RawValue = NOTHING) -> None:
         """Skip the remaining holds."""
-        await self._signalled(message)
+        await self._signalled("promote", sent)
 
     @workflow.update(name="pause")
-    async def update_pause(self, message: messages.Pause) -> str:
+    async def update_pause(self, sent: RawValue = NOTHING) -> str:
         """Pause progress, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("pause", sent)
 
     @workflow.update(name="resume")
-    async def update_resume(self, message: messages.Resume) -> str:
+    async def update_resume(self, sent: RawValue = NOTHING) -> str:
         """Continue, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("resume", sent)
 
     @workflow.update(name="retarget")
-    async def update_retarget(self, message: messages.RetargetTo) -> str:
+    async def update_retarget(self, sent: RawValue = NOTHING) -> str:
         """Roll to another version from here, and return as soon as the API server has tried it."""
+        message = _read("retarget", sent)
         response = await self._receive(message)
-        if message.baseline:
+        if messages.stops(message):
             return response
         number = self._retargets
         await workflow.wait_condition(
@@ -758,41 +779,51 @@ class RolloutWorkflow:
         return answer
 
     @workflow.update(name="abort")
-    async def update_abort(self, message: messages.Abort) -> str:
+    async def update_abort(self, sent: RawValue = NOTHING) -> str:
         """Roll back to the baseline, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("abort", sent)
 
     @workflow.update(name="scale")
-    async def update_scale(self, message: messages.Scale) -> str:
+    async def update_scale(self, sent: RawValue = NOTHING) -> str:
         """Set the replicas, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("scale", sent)
 
     @workflow.update(name="settle")
-    async def update_settle(self, message: messages.Settle) -> str:
+    async def update_settle(self, sent: RawValue = NOTHING) -> str:
         """Keep the replicas that are ready, pause, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("settle", sent)
 
     @workflow.update(name="approve")
-    async def update_approve(self, message: messages.Approve) -> str:
+    async def update_approve(self, sent: RawValue = NOTHING) -> str:
         """Approve the waypoint, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("approve", sent)
 
     @workflow.update(name="reject")
-    async def update_reject(self, message: messages.Reject) -> str:
+    async def update_reject(self, sent: RawValue = NOTHING) -> str:
         """Reject the waypoint, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("reject", sent)
 
     @workflow.update(name="promote")
-    async def update_promote(self, message: messages.Promote) -> str:
+    async def update_promote(self, sent: RawValue = NOTHING) -> str:
         """Skip the remaining holds, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("promote", sent)
 
-    for _update in (
-        update_pause, update_resume, update_retarget, update_abort, update_scale, update_settle, update_approve,
-        update_reject, update_promote,
-    ):  # fmt: skip
-        _validated(_update)
-    del _update
+    for _name, _update in {
+        "pause": update_pause, "resume": update_resume, "retarget": update_retarget, "abort": update_abort,
+        "scale": update_scale, "settle": update_settle, "approve": update_approve, "reject": update_reject,
+        "promote": update_promote,
+    }.items():  # fmt: skip
+        _validated(_name, _update)
+    del _name, _update
+
+
+def _read(name: str, sent: RawValue) -> Message:
+    """Return the message that somebody sent, or raise the refusal."""
+    encoding = sent.payload.metadata.get("encoding", b"").decode(errors="replace")
+    try:
+        return messages.read_message(name, sent.payload.data, encoding)
+    except Refused as refused:
+        raise _application_error(refused) from refused
 
 
 async def _start_notification(request: NotifyInput) -> None:
