@@ -387,7 +387,7 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
-        self._state = attempted(self._state, decision)
+        self._state = attempted(self._state, decision, self._seen)
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
