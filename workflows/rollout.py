@@ -51,7 +51,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec import Spec
     from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
-    from segue.status import Status, make_status, to_markdown
+    from segue.status import Status, as_text, make_status, to_markdown
     from segue.traffic import ALL, acceptance, kept_until, pending_of
     from segue.transition import (
         applied,
@@ -226,7 +226,7 @@ class RolloutWorkflow:
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
-            summary=f"{state.phase}: {self._counts()}"[:SUMMARY_LENGTH],
+            summary=_summary(f"{state.phase}: {self._counts()}"),
         )
         try:
             await workflow.wait_condition(
@@ -468,7 +468,7 @@ class RolloutWorkflow:
             retry_policy=RetryPolicy(
                 initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)
             ),
-            summary=summary[:SUMMARY_LENGTH],
+            summary=_summary(summary),
         )
         return result
 
@@ -484,7 +484,7 @@ class RolloutWorkflow:
             await workflow.wait_condition(
                 lambda: self._heard != heard,
                 timeout=seconds or self._task.tuning.recheck_s,
-                timeout_summary=why[:SUMMARY_LENGTH],
+                timeout_summary=_summary(why),
             )
         except TimeoutError:
             return
@@ -847,6 +847,11 @@ def _ended(watch: "asyncio.Task[Any]") -> None:
     """Retrieve the exception of a task that nobody awaits any more."""
     if not watch.cancelled():
         watch.exception()
+
+
+def _summary(text: str) -> str:
+    """Return a summary, which the UI renders as Markdown."""
+    return as_text(text[:SUMMARY_LENGTH])
 
 
 def _now() -> float:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from activity_errors import of_activity
 from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
 from temporalio.workflow import NondeterminismError
 
@@ -189,7 +191,8 @@ async def test_a_retarget_that_is_withdrawn_is_answered(
     message = messages.RetargetTo(by="ann", change=Change(images={"server": "chat:3"}))
     rollout._receive = rollout._apply  # type: ignore[method-assign]
     update: Callable[..., Any] = rollout.update_retarget
-    assert await update(message) == "withdrawn by a later message"
+    sent = RawValue(Payload(metadata={"encoding": b"json/plain"}, data=message.model_dump_json().encode()))
+    assert await update(sent) == "withdrawn by a later message"
 
 
 @pytest.mark.parametrize("error", [NondeterminismError("steps differ"), of_activity(CancelledError("cancelled"))])
