@@ -171,7 +171,10 @@ class RolloutWorkflow:
                 raise
             if not self._state.baseline.template:
                 await self._refuse(error)
-            workflow.logger.exception("the rollout needs a person")
+            if isinstance(error, ApplicationError):  # no fault of ours: see _result
+                workflow.logger.warning("the rollout needs a person: %s", error)
+            else:
+                workflow.logger.exception("the rollout needs a person")
             await self._block(str(_refusal_of(error).message))
 
     async def _go(self) -> None:
@@ -209,7 +212,7 @@ class RolloutWorkflow:
         resting = rests(state) or queued
         attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
-        watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
+        watch: workflow.ActivityHandle[RawValue] = workflow.start_activity(
             contract.AWAIT_READY.name,
             WatchInput(
                 target=self._spec.target,
@@ -220,7 +223,7 @@ class RolloutWorkflow:
                 queued=queued,
                 queue_s=tuning.queue_s,
             ),
-            result_type=Watched,
+            result_type=RawValue,
             task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=attempt_s + 60),
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
@@ -246,7 +249,7 @@ class RolloutWorkflow:
             self._waits = TURN if self._queued else self._waits
             return None
         try:
-            watched = await watch
+            watched = _result(contract.AWAIT_READY, await watch)
         except ActivityError as error:
             await self._stuck(error)
             return None
@@ -457,10 +460,10 @@ class RolloutWorkflow:
         self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta, longer: timedelta = timedelta(0)
     ) -> R:
         """Run an activity to its end, even on a cancel: a change of the cluster must be known to have ended."""
-        result: R = await workflow.execute_activity(
+        result = await workflow.execute_activity(
             act.name,
             given,
-            result_type=act.result,
+            result_type=RawValue,
             task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s) + longer,
             schedule_to_close_timeout=limit,
@@ -470,7 +473,7 @@ class RolloutWorkflow:
             ),
             summary=_summary(summary),
         )
-        return result
+        return _result(act, result)
 
     @property
     def _activity_queue(self) -> str:
@@ -815,6 +818,26 @@ class RolloutWorkflow:
     }.items():  # fmt: skip
         _validated(_name, _update)
     del _name, _update
+
+
+def _result(act: Activity[Any, R], raw: RawValue | None) -> R:
+    """Return an activity's result. Anybody may complete one in Temporal, with any result.
+
+    Raises:
+        ApplicationError: if it is not such a result. The SDK itself would fail the workflow task for ever.
+    """
+    try:
+        found = workflow.payload_converter().from_payload(raw.payload, act.result) if raw is not None else None
+    except Exception as error:
+        raise _not_a_result(act) from error
+    if not isinstance(found, act.result):
+        raise _not_a_result(act)
+    return found
+
+
+def _not_a_result(act: Activity[Any, Any]) -> ApplicationError:
+    why = f"somebody completed the activity {act.name} in Temporal, with a result that it never has; it is tried again"
+    return ApplicationError(why, type="SegueError", non_retryable=True)
 
 
 def _read(name: str, sent: RawValue) -> Message:

@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 from harness import Lab, Run, until
 from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
-from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import (
+    PauseActivityRequest,
+    RespondActivityTaskCompletedByIdRequest,
+    SignalWorkflowExecutionRequest,
+    UnpauseActivityRequest,
+)
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
 from segue import contract
+from segue.client import Rollouts
 from segue.report import Report
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
@@ -85,4 +91,38 @@ async def test_no_input_stops_a_rollout(served: Lab) -> None:
         await _signal(served, run, "abort", [])
         report = await case.ends("Aborted")
         assert "aborted by someone" in report.status.reason
+    case.watcher.assert_within(2, 3, passing=1)
+
+
+async def test_what_a_person_does_to_an_activity(served: Lab) -> None:
+    """A result by hand that is none needs a person; a paused activity is told, and can be continued."""
+    async with served.case("chat", 2, strategy=ASKS) as case:
+        run, service = case.run, served.temporal.workflow_service
+        where: dict[str, Any] = {"namespace": served.temporal.namespace, "identity": "a person"}
+        rollouts = Rollouts(served.temporal, served.namespace, served.task_queue)
+        await run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        [watch] = (await run.handle.describe()).raw_description.pending_activities
+        await service.respond_activity_task_completed_by_id(
+            RespondActivityTaskCompletedByIdRequest(
+                workflow_id=run.handle.id,
+                activity_id=watch.activity_id,
+                result=Payloads(payloads=[as_json({"decision": "go"})]),
+                **where,
+            )
+        )
+        status = await run.until("it needs a person", lambda s: s.phase == "Held")
+        assert "somebody completed the activity await_ready in Temporal" in status.reason
+        await run.send("resume")
+        await run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+        await until("it is watched", case.only_watches)
+        [watch] = (await run.handle.describe()).raw_description.pending_activities
+        execution = WorkflowExecution(workflow_id=run.handle.id)
+        await service.pause_activity(PauseActivityRequest(execution=execution, id=watch.activity_id, **where))
+        told = (await rollouts.status(run.handle.id)).waiting_for
+        assert told.startswith(
+            "the activity await_ready, which somebody paused in Temporal: `temporal activity unpause"
+        )
+        await service.unpause_activity(UnpauseActivityRequest(execution=execution, id=watch.activity_id, **where))
+        await run.send("abort")
+        await case.ends("Aborted")
     case.watcher.assert_within(2, 3, passing=1)
