@@ -498,6 +498,8 @@ class Activities:
         seen = await self._observed(request)
         if seen.owner != request.state.owner:
             raise Fenced(belonging(seen.owner))
+        if seen.foreign is not None and not request.state.overrules:
+            return Written(done=False, why=str(seen.foreign))
         share = request.decision.share or 0
         problem = objection(request.rules.strategy, seen, share) if share or request.state.routed is not None else ""
         if problem:

@@ -576,9 +576,14 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
 def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:
     """Return which worker is missing, when none has taken an activity for ``UNTAKEN_S``; empty otherwise.
 
+    An activity that somebody paused is taken by none.
+
     ``now`` is in seconds since the epoch.
     """
     for each in pending:
+        if each.paused:
+            command = f"`temporal activity unpause --activity-id {each.activity_id}`"
+            return f"the activity {each.activity_type.name}, which somebody paused in Temporal: {command} continues it"
         is_free = each.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         since = max(each.scheduled_time.ToSeconds(), each.next_attempt_schedule_time.ToSeconds())
         if is_free and now - since > UNTAKEN_S:

@@ -153,6 +153,8 @@ class Prepared(Frozen):
     claimed: bool = False
     """Whether a former run left the target partway; its baseline is kept."""
     mark: Mark = Mark()
+    attempts: int = 0
+    """The number of the former run's latest write."""
     warnings: tuple[str, ...] = ()
     linted: Linted | None = None
     demand: Demand | None = None

@@ -5,6 +5,7 @@ next, or is refused). A refused signal only adds a line to the report.
 """
 
 import hashlib
+import json
 from functools import singledispatch
 from typing import Any
 
@@ -123,6 +124,35 @@ def message_of(kind: type[Message], **fields: Any) -> Message:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise refusal(error) from error
+
+
+def read_message(name: str, sent: bytes, encoding: str = "json/plain") -> Message:
+    """Return a message from what anybody may have sent: a JSON object of its fields, or nothing.
+
+    ``encoding`` is the payload's, as Temporal names it; empty if there is no payload.
+
+    Raises:
+        Refused: naming field, value and fix.
+    """
+    if encoding not in {"json/plain", "binary/null", ""}:
+        raise Refused("is not JSON", field=name, value=encoding, fix="send its input with the encoding json/plain")
+    if name not in MESSAGES:
+        raise Refused("is not a message of a rollout", field=name, fix=f"send one of: {', '.join(MESSAGES)}")
+    kind = MESSAGES[name]
+    try:
+        found = json.loads(sent) if sent else None
+    except (ValueError, RecursionError) as error:  # of bytes that are not UTF-8, too
+        raise _no_object(name, repr(sent)) from error
+    if not isinstance(found, dict | None):
+        raise _no_object(name, found)
+    try:
+        return kind.model_validate_json(sent if found else b"{}")
+    except ValidationError as error:
+        raise refusal(error, name) from error
+
+
+def _no_object(name: str, value: Any) -> Refused:
+    return Refused("is not a JSON object", field=name, value=value, fix='send one, such as {"by": "alice"}')
 
 
 def receive(message: Message, state: State, now: float) -> State:

@@ -77,6 +77,8 @@ class Foreign(Frozen):
     what: str
     template: str = ""
     """Fingerprint of the pod template that they left."""
+    attempts: int = 0
+    """The number of the rollout's own latest write, if its workflow does not know of it; else 0."""
 
     def __str__(self) -> str:
         return f"{self.who} changed {self.what}"
@@ -92,7 +94,8 @@ def belonging(owner: str | None) -> str:
         return f"the target was {owner}"
     if not owner:
         return (
-            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout; "
+            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout, "
+            "or the rollout ended before its workflow was reset, or Temporal restored from a backup; "
             "if it is still held, run `segue release`"
         )
     return f"the target belongs to {owner} now"

@@ -247,6 +247,8 @@ class State(Frozen):
     outcome: Outcome | None = None
     moves: int = 0
     writes: int = 0
+    attempts: int = 0
+    """The writes begun so far. The target keeps the number of its latest one: a greater one is of a lost future."""
     regained: int = 0
     """The old replicas requested again after a loss of readiness: they stay until enough are ready."""
     sized: int | None = None

@@ -1,5 +1,6 @@
 """The status: where the rollout is, what it waits for, and what a person can do. Also as Markdown."""
 
+import re
 from collections.abc import Mapping
 
 from pydantic import ConfigDict, Field
@@ -191,9 +192,21 @@ def to_markdown(status: Status) -> str:
         **({} if status.traffic is None else {"Traffic": f"{status.traffic} % to new"}),
         **{f"Gate {gate.name}": gate.summary for gate in status.gates},
         "Next waypoint": status.next_waypoint,
-        "You can": ", ".join(f"`{c}`" for c in status.can),
+        "You can": ", ".join(status.can),
     }
     return as_list(answers)
+
+
+_MARKS = re.compile(r"[\\`*_\[\]<>~!]|:(?=//)|\.(?<=www\.)")
+"""What Markdown takes for more than text, also a bare address."""
+
+
+def as_text(text: str) -> str:
+    """Return a text as one line of Markdown that shows just this text.
+
+    A pod's message, or a person's reason, must not become a link, an image or other markup.
+    """
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def as_list(rows: Mapping[str, str]) -> str:
@@ -201,5 +214,5 @@ def as_list(rows: Mapping[str, str]) -> str:
 
     Not every Temporal UI renders tables, and none keeps HTML.
     """
-    lines = {name: " ".join(text.replace("<", "\\<").split()) for name, text in rows.items() if text}
+    lines = {name: as_text(text) for name, text in rows.items() if text}
     return "".join(f"- **{name}:** {line}\n" for name, line in lines.items())

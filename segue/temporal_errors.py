@@ -11,6 +11,7 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
 )
 from temporalio.exceptions import ApplicationError, TemporalError, WorkflowAlreadyStartedError
+from temporalio.exceptions import TimeoutError as TimedOutInTemporal
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract, errors
@@ -89,6 +90,7 @@ def _not_found(text: str, what: str) -> Refused:
 def _from_failure(cause: BaseException | None, what: str) -> SegueError:
     """Return the ``SegueError`` that the workflow or its activity failed with."""
     found: ApplicationError | None = None
+    last = cause
     while cause is not None:
         if isinstance(cause, ApplicationError):
             found = cause
@@ -97,8 +99,13 @@ def _from_failure(cause: BaseException | None, what: str) -> SegueError:
         cause = cause.__cause__
     if found is not None:
         return SegueError(f"the rollout of {what} failed: {found.message}")
+    ended = (
+        "ended in Temporal, because its time was over"
+        if isinstance(last, TimedOutInTemporal)
+        else "was terminated in Temporal"
+    )
     return Cut(
-        f"the workflow of {what} was terminated in Temporal; nothing was rolled back: check the target, "
+        f"the workflow of {what} {ended}; nothing was rolled back: check the target, "
         f"then finish or roll back with `segue release {what}`, or start again"
     )
 

@@ -37,9 +37,13 @@ def is_written(state: State, decision: Decision) -> bool:
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
-def attempted(state: State, decision: Decision) -> State:
-    """Return the state while a decision is written. If the answer is lost, the target shows whether it is written."""
-    return state.but(finishing=decision.act is Act.FINISH)
+def attempted(state: State, decision: Decision, seen: Observation | None = None) -> State:
+    """Return the state while a decision is written. If the answer is lost, the target shows whether it is written.
+
+    A person who overrules what a lost future of the rollout wrote continues after its writes.
+    """
+    known = seen.foreign.attempts if seen is not None and seen.foreign is not None else 0
+    return state.but(finishing=decision.act is Act.FINISH, attempts=max(state.attempts, known) + 1)
 
 
 def applied(
@@ -108,10 +112,14 @@ def learned(state: State, seen: Observation) -> State:
 
 
 def begun(state: State, prepared: Prepared, now: float, by: str) -> State:
-    """Return the state after the target was read for the first time."""
-    state = state.but(owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark).after_prepare(
-        prepared.baseline, prepared.wanted, now, prepared.demand
-    )
+    """Return the state after the target was read for the first time.
+
+    A rollout that holds the target already, before it knows it, was reset to its beginning: it forgot its writes.
+    """
+    attempts = prepared.attempts if prepared.owner != state.owner else 0
+    state = state.but(
+        owner=prepared.owner, claimed=prepared.claimed, mark=prepared.mark, attempts=attempts
+    ).after_prepare(prepared.baseline, prepared.wanted, now, prepared.demand)
     state = state.but(governed=prepared.governed, labels=prepared.labels, namespace_labels=prepared.namespace_labels)
     if prepared.ready is not None:
         ready = min(prepared.ready, prepared.replicas)

@@ -24,6 +24,7 @@ from segue.contract import activity_queue
 from segue.errors import Refused
 from segue.supervision import SUPERVISIONS
 from worker.late_queries import RefusingLateQueries
+from worker.one_input import OneInput
 from worker.settings import Settings
 from worker.telemetry import tracing
 from workflows.notification import NotificationWorkflow
@@ -53,7 +54,7 @@ def make_plugin(workflows: Sequence[type] = WORKFLOWS, *, sandboxed: bool = Fals
     return SimplePlugin(
         "segue",
         data_converter=data_converter(),
-        interceptors=[tracing()],
+        interceptors=[tracing(), OneInput()],
         workflows=workflows,
         workflow_runner=RefusingLateQueries(_SANDBOX if sandboxed else UnsandboxedWorkflowRunner()),
     )

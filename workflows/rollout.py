@@ -7,11 +7,13 @@ does it, and records it in the one state. Messages change the same state, only b
 """
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey, WorkflowIDReusePolicy
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey, WorkflowIDReusePolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -28,7 +30,6 @@ with workflow.unsafe.imports_passed_through():
         NotifyInput,
         PermitInput,
         PrepareInput,
-        Sent,
         Task,
         VerifyInput,
         Watched,
@@ -50,7 +51,7 @@ with workflow.unsafe.imports_passed_through():
     from segue.spec import Spec
     from segue.spec.notifications import Event
     from segue.state import Goal, Outcome, Retarget, State, requested
-    from segue.status import Status, make_status, to_markdown
+    from segue.status import Status, as_text, make_status, to_markdown
     from segue.traffic import ALL, acceptance, kept_until, pending_of
     from segue.transition import (
         applied,
@@ -76,14 +77,17 @@ WRITE_LIMIT = timedelta(days=30)
 TURN = "its turn, if other rollouts move"
 SUMMARY_LENGTH = 120  # the UI cuts longer ones
 
+NOTHING = RawValue(Payload())
+"""What a person sends who gives a message no input."""
+
 R = TypeVar("R", bound=Frozen)
 
 
-def _validated(update: Any) -> None:
+def _validated(name: str, update: Any) -> None:
     """Make ``RolloutWorkflow._check`` the update's validator; the SDK requires the update's own signature."""
 
-    def check(self: "RolloutWorkflow", message: Any) -> None:
-        self._check(message)
+    def check(self: "RolloutWorkflow", sent: RawValue = NOTHING) -> None:
+        self._check(name, sent)
 
     check.__annotations__ = dict(update.__annotations__, **{"return": None})
     update.validator(check)
@@ -167,7 +171,10 @@ class RolloutWorkflow:
                 raise
             if not self._state.baseline.template:
                 await self._refuse(error)
-            workflow.logger.exception("the rollout needs a person")
+            if isinstance(error, ApplicationError):  # no fault of ours: see _result
+                workflow.logger.warning("the rollout needs a person: %s", error)
+            else:
+                workflow.logger.exception("the rollout needs a person")
             await self._block(str(_refusal_of(error).message))
 
     async def _go(self) -> None:
@@ -205,7 +212,7 @@ class RolloutWorkflow:
         resting = rests(state) or queued
         attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
         hold_s = self._hold_left_s()
-        watch: workflow.ActivityHandle[Watched] = workflow.start_activity(
+        watch: workflow.ActivityHandle[RawValue] = workflow.start_activity(
             contract.AWAIT_READY.name,
             WatchInput(
                 target=self._spec.target,
@@ -216,13 +223,13 @@ class RolloutWorkflow:
                 queued=queued,
                 queue_s=tuning.queue_s,
             ),
-            result_type=Watched,
+            result_type=RawValue,
             task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=attempt_s + 60),
             heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
-            summary=f"{state.phase}: {self._counts()}"[:SUMMARY_LENGTH],
+            summary=_summary(f"{state.phase}: {self._counts()}"),
         )
         try:
             await workflow.wait_condition(
@@ -242,7 +249,7 @@ class RolloutWorkflow:
             self._waits = TURN if self._queued else self._waits
             return None
         try:
-            watched = await watch
+            watched = _result(contract.AWAIT_READY, await watch)
         except ActivityError as error:
             await self._stuck(error)
             return None
@@ -383,7 +390,7 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
-        self._state = attempted(self._state, decision)
+        self._state = attempted(self._state, decision, self._seen)
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
@@ -453,10 +460,10 @@ class RolloutWorkflow:
         self, act: Activity[Any, R], given: Frozen, summary: str, *, limit: timedelta, longer: timedelta = timedelta(0)
     ) -> R:
         """Run an activity to its end, even on a cancel: a change of the cluster must be known to have ended."""
-        result: R = await workflow.execute_activity(
+        result = await workflow.execute_activity(
             act.name,
             given,
-            result_type=act.result,
+            result_type=RawValue,
             task_queue=self._activity_queue,
             start_to_close_timeout=timedelta(seconds=self._task.tuning.write_s) + longer,
             schedule_to_close_timeout=limit,
@@ -464,9 +471,9 @@ class RolloutWorkflow:
             retry_policy=RetryPolicy(
                 initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=5)
             ),
-            summary=summary[:SUMMARY_LENGTH],
+            summary=_summary(summary),
         )
-        return result
+        return _result(act, result)
 
     @property
     def _activity_queue(self) -> str:
@@ -480,7 +487,7 @@ class RolloutWorkflow:
             await workflow.wait_condition(
                 lambda: self._heard != heard,
                 timeout=seconds or self._task.tuning.recheck_s,
-                timeout_summary=why[:SUMMARY_LENGTH],
+                timeout_summary=_summary(why),
             )
         except TimeoutError:
             return
@@ -622,9 +629,17 @@ class RolloutWorkflow:
 
     # --- messages: each as a signal, and as an update that answers ------------------------------------------
 
+    # Anybody may send anything, and the SDK fails the workflow task for ever if a handler cannot be called: so each one
+    # takes the raw input, or none, and reads it itself.
+
     @workflow.signal(name=contract.SENDER_SIGNAL)
-    def sender(self, sent: Sent) -> None:
+    def sender(self, sent: RawValue = NOTHING) -> None:
         """Do nothing: the event in the history shows who sends the update that follows."""
+
+    @workflow.signal(dynamic=True)
+    async def unknown(self, name: str, sent: Sequence[RawValue]) -> None:
+        """Refuse a signal of a name that no message has."""
+        await self._signalled(name, NOTHING)
 
     @workflow.update(name=contract.PREPARED_UPDATE)
     async def prepared(self) -> Plan:
@@ -674,79 +689,88 @@ class RolloutWorkflow:
         self._heard += 1
         return messages.answer(message, state)
 
-    async def _signalled(self, message: Message) -> None:
+    async def _signalled(self, name: str, sent: RawValue) -> None:
+        """Apply a signal, or note in the report why it is refused."""
+        by = ""
         try:
+            message = _read(name, sent)
+            by = message.by
             await self._receive(message)
         except ApplicationError as refused:
-            self._state = self._state.noted(_now(), "signal refused", str(refused.message), message.by)
+            self._state = self._state.noted(_now(), "signal refused", str(refused.message), by)
 
-    def _check(self, message: Message) -> None:
+    async def _updated(self, name: str, sent: RawValue) -> str:
+        return await self._receive(_read(name, sent))
+
+    def _check(self, name: str, sent: RawValue) -> None:
         """Refuse an invalid update before it is recorded in the history."""
+        message = _read(name, sent)
         try:
             messages.receive(message, self._state, _now())
         except Refused as refused:
             raise _application_error(refused) from refused
 
     @workflow.signal(name="pause")
-    async def signal_pause(self, message: messages.Pause) -> None:
+    async def signal_pause(self, sent: RawValue = NOTHING) -> None:
         """Pause progress."""
-        await self._signalled(message)
+        await self._signalled("pause", sent)
 
     @workflow.signal(name="resume")
-    async def signal_resume(self, message: messages.Resume) -> None:
+    async def signal_resume(self, sent: RawValue = NOTHING) -> None:
         """Continue."""
-        await self._signalled(message)
+        await self._signalled("resume", sent)
 
     @workflow.signal(name="retarget")
-    async def signal_retarget(self, message: messages.RetargetTo) -> None:
+    async def signal_retarget(self, sent: RawValue = NOTHING) -> None:
         """Roll to another version from here."""
-        await self._signalled(message)
+        await self._signalled("retarget", sent)
 
     @workflow.signal(name="abort")
-    async def signal_abort(self, message: messages.Abort) -> None:
+    async def signal_abort(self, sent: RawValue = NOTHING) -> None:
         """Roll back to the baseline."""
-        await self._signalled(message)
+        await self._signalled("abort", sent)
 
     @workflow.signal(name="scale")
-    async def signal_scale(self, message: messages.Scale) -> None:
+    async def signal_scale(self, sent: RawValue = NOTHING) -> None:
         """Set the replicas."""
-        await self._signalled(message)
+        await self._signalled("scale", sent)
 
     @workflow.signal(name="settle")
-    async def signal_settle(self, message: messages.Settle) -> None:
+    async def signal_settle(self, sent: RawValue = NOTHING) -> None:
         """Keep what is ready, and pause."""
-        await self._signalled(message)
+        await self._signalled("settle", sent)
 
     @workflow.signal(name="approve")
-    async def signal_approve(self, message: messages.Approve) -> None:
+    async def signal_approve(self, sent: RawValue = NOTHING) -> None:
         """Approve the waypoint."""
-        await self._signalled(message)
+        await self._signalled("approve", sent)
 
     @workflow.signal(name="reject")
-    async def signal_reject(self, message: messages.Reject) -> None:
+    async def signal_reject(self, sent: RawValue = NOTHING) -> None:
         """Reject the waypoint."""
-        await self._signalled(message)
+        await self._signalled("reject", sent)
 
     @workflow.signal(name="promote")
-    async def signal_promote(self, message: messages.Promote) -> None:
+    async def signal_promote(self, sent: RawValue = NOTHING) -> None:
         """Skip the remaining holds."""
-        await self._signalled(message)
+        await self._signalled("promote", sent)
 
     @workflow.update(name="pause")
-    async def update_pause(self, message: messages.Pause) -> str:
+    async def update_pause(self, sent: RawValue = NOTHING) -> str:
         """Pause progress, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("pause", sent)
 
     @workflow.update(name="resume")
-    async def update_resume(self, message: messages.Resume) -> str:
+    async def update_resume(self, sent: RawValue = NOTHING) -> str:
         """Continue, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("resume", sent)
 
     @workflow.update(name="retarget")
-    async def update_retarget(self, message: messages.RetargetTo) -> str:
+    async def update_retarget(self, sent: RawValue = NOTHING) -> str:
         """Roll to another version from here, and return as soon as the API server has tried it."""
+        message = _read("retarget", sent)
         response = await self._receive(message)
-        if message.baseline:
+        if messages.stops(message):
             return response
         number = self._retargets
         await workflow.wait_condition(
@@ -758,41 +782,71 @@ class RolloutWorkflow:
         return answer
 
     @workflow.update(name="abort")
-    async def update_abort(self, message: messages.Abort) -> str:
+    async def update_abort(self, sent: RawValue = NOTHING) -> str:
         """Roll back to the baseline, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("abort", sent)
 
     @workflow.update(name="scale")
-    async def update_scale(self, message: messages.Scale) -> str:
+    async def update_scale(self, sent: RawValue = NOTHING) -> str:
         """Set the replicas, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("scale", sent)
 
     @workflow.update(name="settle")
-    async def update_settle(self, message: messages.Settle) -> str:
+    async def update_settle(self, sent: RawValue = NOTHING) -> str:
         """Keep the replicas that are ready, pause, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("settle", sent)
 
     @workflow.update(name="approve")
-    async def update_approve(self, message: messages.Approve) -> str:
+    async def update_approve(self, sent: RawValue = NOTHING) -> str:
         """Approve the waypoint, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("approve", sent)
 
     @workflow.update(name="reject")
-    async def update_reject(self, message: messages.Reject) -> str:
+    async def update_reject(self, sent: RawValue = NOTHING) -> str:
         """Reject the waypoint, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("reject", sent)
 
     @workflow.update(name="promote")
-    async def update_promote(self, message: messages.Promote) -> str:
+    async def update_promote(self, sent: RawValue = NOTHING) -> str:
         """Skip the remaining holds, and return the phase."""
-        return await self._receive(message)
+        return await self._updated("promote", sent)
 
-    for _update in (
-        update_pause, update_resume, update_retarget, update_abort, update_scale, update_settle, update_approve,
-        update_reject, update_promote,
-    ):  # fmt: skip
-        _validated(_update)
-    del _update
+    for _name, _update in {
+        "pause": update_pause, "resume": update_resume, "retarget": update_retarget, "abort": update_abort,
+        "scale": update_scale, "settle": update_settle, "approve": update_approve, "reject": update_reject,
+        "promote": update_promote,
+    }.items():  # fmt: skip
+        _validated(_name, _update)
+    del _name, _update
+
+
+def _result(act: Activity[Any, R], raw: RawValue | None) -> R:
+    """Return an activity's result. Anybody may complete one in Temporal, with any result.
+
+    Raises:
+        ApplicationError: if it is not such a result. The SDK itself would fail the workflow task for ever.
+    """
+    try:
+        found = workflow.payload_converter().from_payload(raw.payload, act.result) if raw is not None else None
+    except Exception as error:
+        raise _not_a_result(act) from error
+    if not isinstance(found, act.result):
+        raise _not_a_result(act)
+    return found
+
+
+def _not_a_result(act: Activity[Any, Any]) -> ApplicationError:
+    why = f"somebody completed the activity {act.name} in Temporal, with a result that it never has; it is tried again"
+    return ApplicationError(why, type="SegueError", non_retryable=True)
+
+
+def _read(name: str, sent: RawValue) -> Message:
+    """Return the message that somebody sent, or raise the refusal."""
+    encoding = sent.payload.metadata.get("encoding", b"").decode(errors="replace")
+    try:
+        return messages.read_message(name, sent.payload.data, encoding)
+    except Refused as refused:
+        raise _application_error(refused) from refused
 
 
 async def _start_notification(request: NotifyInput) -> None:
@@ -816,6 +870,11 @@ def _ended(watch: "asyncio.Task[Any]") -> None:
     """Retrieve the exception of a task that nobody awaits any more."""
     if not watch.cancelled():
         watch.exception()
+
+
+def _summary(text: str) -> str:
+    """Return a summary, which the UI renders as Markdown."""
+    return as_text(text[:SUMMARY_LENGTH])
 
 
 def _now() -> float:

@@ -18,6 +18,8 @@ OWNER = "segue.dev/rollout"
 BASELINE = "segue.dev/baseline"
 REPLICAS = "segue.dev/replicas"
 """R of a pair, saved on the old Deployment: neither of the two requests R replicas itself."""
+WRITES = "segue.dev/writes"
+"""The number of the rollout's latest write: a workflow that has begun fewer was reset, or restored from a backup."""
 CHANGE = "segue.dev/change"
 """The rollout's note on a revision; the controller copies it to the version's own object."""
 CAUSE = "kubernetes.io/change-cause"
@@ -107,7 +109,7 @@ def annotations_of(found: Object) -> dict[str, str]:
 
 def left_of_us(found: Object) -> dict[str, str | None]:
     """Return the patch that removes copied annotations of Segue from an object; empty if it has none."""
-    return dict.fromkeys({OWNER, BASELINE, REPLICAS} & annotations_of(found).keys())
+    return dict.fromkeys({OWNER, BASELINE, REPLICAS, WRITES} & annotations_of(found).keys())
 
 
 def replicas_of(found: Object) -> int:
@@ -234,6 +236,39 @@ def unsaved(found: Object, state: State) -> Foreign | None:
         who="somebody",
         what=f"the annotation {BASELINE}: it is gone, and Segue cannot roll back without it; put it back, or write the "
         "former version yourself and run `segue abort`",
+    )
+
+
+def numbered(patch: Object, found: Object, state: State) -> Object:
+    """Return the patch with the number of the write, if the rollout owns the object after it; without it if not."""
+    annotations = {**patch.get("metadata", {}).get("annotations", {})}
+    owner = annotations.get(OWNER, annotations_of(found).get(OWNER))
+    if owner == state.owner and state.attempts:
+        annotations[WRITES] = str(state.attempts)
+    elif owner is None and WRITES in annotations_of(found):
+        annotations[WRITES] = None
+    return {**patch, "metadata": {**patch.get("metadata", {}), "annotations": annotations}} if annotations else patch
+
+
+def written_of(found: Object) -> int:
+    """Return the number of a rollout's latest write on its target; 0 if it has none."""
+    text = annotations_of(found).get(WRITES, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def rewound(found: Object, written: int, template: str, state: State) -> Foreign | None:
+    """Return that the rollout itself wrote the target later than its state knows. Returns None if it did not.
+
+    ``written`` is the number of the latest write, and ``template`` the fingerprint of the present pod template.
+    """
+    if annotations_of(found).get(OWNER) != state.owner or written <= state.attempts:
+        return None
+    return Foreign(
+        who="this rollout itself",
+        what="the target later than its workflow knows: it was reset, or Temporal was restored from a backup. What "
+        "people requested since then is lost; go back with `segue abort`, or continue with `segue retarget`",
+        template=template,
+        attempts=written,
     )
 
 

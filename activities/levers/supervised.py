@@ -32,6 +32,7 @@ from activities.levers.ownership import (
     refuse_lost,
     refuse_others,
     refuse_overfull,
+    rewound,
     unpacked,
     unsaved,
     writers_of,
@@ -158,6 +159,7 @@ class SupervisedLever:
             claimed=bool(saved),
             ready=saved.get("ready") if saved else None,
             mark=self._mark(seen.found) if saved else Mark(template=before.template),
+            attempts=saved.get("writes", 0) if saved else 0,
             labels=labels_of(seen.found),
             warnings=(
                 "the target's own operator moves, by its own budget; Segue writes, watches and takes back the change",
@@ -184,6 +186,7 @@ class SupervisedLever:
                 "undo": difference(wanted, start["version"]),
                 "left": self._left(found, start, wanted),
                 "generation": _next_generation(found),
+                "writes": request.state.attempts,
             }
             patch = self._patch(found, wanted)
             patch["metadata"] = {"annotations": self._claim(seen, kept, request.state.owner)}
@@ -228,6 +231,7 @@ class SupervisedLever:
                 "left": self._left(seen.found, saved, saved["version"]),
                 "wrote": baseline,
                 "generation": _next_generation(seen.found),
+                "writes": request.state.attempts,
             }
             patch["metadata"] = {"annotations": {BASELINE: packed(json.dumps(kept))}}
             return patch
@@ -262,7 +266,7 @@ class SupervisedLever:
 
         return await write(
             self._cluster, self._kind.resource, request, read=snapshot, make=lambda seen, _: make(seen),
-            mark=self._mark, finishing=finishing,
+            mark=self._mark, finishing=finishing, numbers=False,
         )  # fmt: skip
 
     # --- reading ----------------------------------------------------------------------------------------
@@ -507,12 +511,13 @@ class SupervisedLever:
 
     def _foreign(self, found: Object, state: State) -> Foreign | None:
         template = self._mark(found).template
-        if gone := unsaved(found, state):
-            return gone
+        saved = _saved(found)
+        if lost := unsaved(found, state) or rewound(found, saved.get("writes", 0) if saved else 0, template, state):
+            return lost
         pivot = state.baseline if state.goal is Goal.BACK else state.wanted
         if template in {state.mark.template, pivot.template} or not state.mark.template:
             return None
-        saved, now = _saved(found), self._version_field(found)
+        now = self._version_field(found)
         if saved and (_is_ours(found, saved) or self._is_extended(found, saved)):
             return None
         if saved and template in {state.baseline.template, state.wanted.template}:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import check_owner, checked, left_of_us, selector_of
+from activities.levers.ownership import check_owner, checked, left_of_us, numbered, selector_of
 from activities.levers.template import differing
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
@@ -56,10 +56,11 @@ class Snapshot(NamedTuple, Generic[T]):
 async def write(
     cluster: Cluster, kind: str, request: WriteInput, *, read: Callable[[], Awaitable[Snapshot[T]]],
     make: Callable[[T, Observation], Object | None], mark: Callable[[Object], Mark], finishing: bool = False,
-    check: Callable[[Object, Object, Object], None] | None = None,
+    check: Callable[[Object, Object, Object], None] | None = None, numbers: bool = True,
 ) -> Written:  # fmt: skip
     """Write the patch that ``make`` returns for the read state; retry if the target changed in between.
 
+    With ``numbers``, it keeps the number of the write in an annotation.
     ``check`` gets the read object, the patch and the dry run's answer, before the write.
 
     Raises:
@@ -77,6 +78,7 @@ async def write(
             patch = checked(request, seen, make(objects, seen))
             if patch is None:
                 return Written(done=True, mark=mark(found))
+            patch = numbered(patch, found, request.state) if numbers else patch
             patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]
             if check is not None:
                 check(found, patch, await cluster.patch(kind, target.namespace, target.name, patch, dry_run=True))

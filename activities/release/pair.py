@@ -8,7 +8,16 @@ import json
 from typing import Literal
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, OWNER, REPLICAS, annotations_of, damaged, replicas_of, unpacked
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    REPLICAS,
+    WRITES,
+    annotations_of,
+    damaged,
+    replicas_of,
+    unpacked,
+)
 from activities.levers.pair.reading import Baseline
 from activities.levers.writing import clean_revisions
 from activities.release.patience import Waiting
@@ -68,7 +77,7 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
 
 
 async def _free(cluster: Cluster, target: Target, baseline: Baseline, waiting: Waiting) -> None:
-    nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS))
+    nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES))
     for name in (baseline.name, target.name):
         found = await _found(cluster, target.namespace, name)
         if found is not None:

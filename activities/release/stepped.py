@@ -13,7 +13,7 @@ from activities import autoscaling
 from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.base import Lever
-from activities.levers.ownership import BASELINE, OWNER, annotations_of, copy_of_baseline, saved_baseline
+from activities.levers.ownership import BASELINE, OWNER, WRITES, annotations_of, copy_of_baseline, saved_baseline
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
@@ -105,7 +105,7 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
             fix = "nothing to release; if a partition still holds it, set its own strategy again"
             raise NotFound(why, field=f"{target.kind} {target}", fix=fix)
         version = found["metadata"]["resourceVersion"]
-        patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner, BASELINE: saved}}}
+        patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner, BASELINE: saved, WRITES: None}}}
         try:
             return await cluster.patch(kind, target.namespace, target.name, patch)
         except Conflict:

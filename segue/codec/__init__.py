@@ -49,13 +49,19 @@ class Codec(PayloadCodec):
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """Decrypt the payloads. One that is not encrypted stays as it is: encryption may be turned on at any time.
 
+        So does one without a key id, which another codec made: the workflow refuses it, and its task does not fail.
+
         Raises:
             Refused: naming the key id, when the key is missing or does not fit.
         """
-        return [self._opened(each) if each.metadata.get("encoding") == ENCODING else each for each in payloads]
+        return [self._opened(each) if self._is_sealed(each) else each for each in payloads]
+
+    @staticmethod
+    def _is_sealed(payload: Payload) -> bool:
+        return payload.metadata.get("encoding") == ENCODING and KEY_ID in payload.metadata
 
     def _opened(self, payload: Payload) -> Payload:
-        key_id = payload.metadata.get(KEY_ID, b"").decode(errors="replace")
+        key_id = payload.metadata[KEY_ID].decode(errors="replace")
         if self._file is None:
             why = f"is not set, and the data is encrypted with key {key_id}"
             raise Refused(why, field=SETTING, fix="set it to the file that has this key: see docs/encryption.md")

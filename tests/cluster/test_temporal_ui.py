@@ -11,17 +11,37 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 
 from segue import messages
 from segue.client import Rollouts
+from segue.status import as_list
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
-def rendered(stack: Stack, markdown: str) -> list[str]:
-    """Return the texts of the list that the UI makes of Markdown."""
+FOREIGN = (
+    r"[x](http://evil.example) ![i](https://evil.example/i.png) <script>alert(1)</script> <b>b</b> "
+    r"http://evil.example/a_b_c www.evil.example `code` *i* **b** _i_ ~~s~~ a | b "
+    r"\[x](y) # <http://evil.example> [x]: http://evil.example"
+)
+"""As a pod's message or a person's reason may have it."""
+
+
+def items(stack: Stack, markdown: str) -> list[str]:
+    """Return the items of the list that the UI makes of Markdown, as HTML."""
     query = urllib.parse.urlencode({"content": markdown, "theme": "light"})
     with urllib.request.urlopen(f"{stack.temporal_ui}/render?{query}", timeout=30) as answer:
         page = answer.read().decode()
-    items = re.findall(r"<li>(.*?)</li>", page, re.DOTALL)
-    return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", each)).split()) for each in items]
+    return re.findall(r"<li>(.*?)</li>", page, re.DOTALL)
+
+
+def rendered(stack: Stack, markdown: str) -> list[str]:
+    """Return the texts of that list."""
+    return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", each)).split()) for each in items(stack, markdown)]
+
+
+def test_a_foreign_text_is_shown_as_it_is(stack: Stack) -> None:
+    """It becomes no link, image or other markup."""
+    [shown] = items(stack, as_list({"Why": FOREIGN}))
+    assert html.unescape(shown) == f"<strong>Why:</strong> {FOREIGN}"
+    assert html.unescape(re.sub(r"<[^>]*>", "", shown)) == f"Why: {FOREIGN}"
 
 
 async def test_the_details_are_lists_that_lose_nothing(served: Lab) -> None:

@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLL_S = 0.05
 _TOLD = 40
 """The number of pod events that a failed assertion about an outcome shows."""
-_OF_A_ROLLOUT = {"segue.dev/rollout", "segue.dev/baseline", "segue.dev/replicas"}
+_OF_A_ROLLOUT = {"segue.dev/rollout", "segue.dev/baseline", "segue.dev/replicas", "segue.dev/writes"}
 """The annotations that a rollout removes at its end."""
 _NO_ANSWER = {RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED}
 """The status codes of a query that timed out, at the client or at the server."""

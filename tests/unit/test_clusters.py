@@ -24,6 +24,7 @@ from worker.settings import load_settings
 NOW = 1_800_000_000.0
 SCHEDULED = PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
 STARTED = PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+PAUSED = PendingActivityState.PENDING_ACTIVITY_STATE_PAUSED
 
 
 def rollout(**target: str) -> Rollout:
@@ -136,7 +137,8 @@ async def test_each_context_is_another_cluster(monkeypatch: pytest.MonkeyPatch, 
 
 
 def pending(state: Any, scheduled: float, *, queue: str = "segue@west", again: float = 0.0) -> PendingActivityInfo:
-    found = PendingActivityInfo(state=state)
+    found = PendingActivityInfo(state=state, activity_id="6", paused=state == PAUSED)
+    found.activity_type.name = "await_ready"
     found.scheduled_time.FromSeconds(int(scheduled))
     found.next_attempt_schedule_time.FromSeconds(int(again))
     found.activity_options.task_queue.name = queue
@@ -153,11 +155,16 @@ LATE = NOW - UNTAKEN_S - 5
         ([pending(STARTED, LATE)], ""),
         ([pending(SCHEDULED, NOW - 1)], ""),
         ([pending(SCHEDULED, LATE, again=NOW + 3)], ""),
+        (
+            [pending(PAUSED, LATE)],
+            "the activity await_ready, which somebody paused in Temporal: "
+            "`temporal activity unpause --activity-id 6` continues it",
+        ),
         ([pending(SCHEDULED, LATE)], "a worker of cluster west: none takes tasks from task queue segue@west"),
         ([pending(SCHEDULED, LATE, queue="segue")], "a worker: none takes tasks from task queue segue"),
         ([pending(SCHEDULED, LATE, queue="")], "a worker: none takes tasks of this rollout"),
     ],
-    ids=["none", "taken", "just-scheduled", "between-two-attempts", "of-a-cluster", "of-none", "old-server"],
+    ids=["none", "taken", "just-scheduled", "between-two-attempts", "paused", "of-a-cluster", "of-none", "old-server"],
 )
 def test_an_activity_that_nobody_takes_is_told(activities: list[PendingActivityInfo], says: str) -> None:
     assert untaken(activities, NOW) == says

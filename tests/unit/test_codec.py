@@ -47,6 +47,13 @@ async def test_it_encrypts_and_decrypts(keys: Keys) -> None:
     assert await codec.decode([one, SECRET, two]) == [SECRET] * 3
 
 
+async def test_what_another_codec_encrypted_stays_as_it_is(keys: Keys) -> None:
+    """Its task does not fail: the workflow refuses it."""
+    foreign = Payload(metadata={"encoding": ENCODING}, data=b"zzzz")
+    keys.are("a", a=KEY)
+    assert await configured().decode([foreign]) == [foreign]
+
+
 async def test_a_key_is_rotated_without_a_restart(keys: Keys) -> None:
     """A running process reads the changed file; the old key still decrypts until it is removed."""
     keys.are("a", a=KEY)

@@ -25,6 +25,7 @@ from segue.messages import (
     approval_of,
     message_of,
     pause_of,
+    read_message,
     receive,
     rollout_of,
     stops,
@@ -403,3 +404,34 @@ def test_a_freeze_is_overruled_only_with_a_reason() -> None:
     assert message_of(Resume, by="ann", break_glass=True, reason="outage").reason == "outage"
     with pytest.raises(Refused, match="reason: '': is empty, but overruling a freeze needs one; give it"):
         message_of(Resume, by="ann", break_glass=True)
+
+
+@pytest.mark.parametrize("sent", [b"", b"null", b"{}", b" {} "])
+def test_no_input_is_a_message_without_fields(sent: bytes) -> None:
+    """As the Temporal UI sends it."""
+    assert read_message("abort", sent) == Abort()
+
+
+def test_what_anybody_sends_is_read_as_json() -> None:
+    sent = b'{"by": "her", "replicas": 3, "of a newer release": 1}'
+    assert read_message("scale", sent) == Scale(by="her", replicas=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "encoding", "words"),
+    [
+        ("pause", b'"because"', "json/plain", "pause: 'because': is not a JSON object; send one"),
+        ("pause", b"{not json", "json/plain", "is not a JSON object"),
+        ("pause", b"\xff\xfe", "json/plain", "is not a JSON object"),
+        ("pause", b"[" * 100_000, "json/plain", "is not a JSON object"),
+        ("pause", b"{}", "json/protobuf", "pause: 'json/protobuf': is not JSON"),
+        ("scale", b'{"replicas": "many"}', "json/plain", "scale: replicas: 'many'"),
+        ("scale", b"null", "json/plain", "scale: replicas: is missing"),
+        ("explode", b"", "", "explode: is not a message of a rollout; send one of: pause"),
+    ],
+)
+def test_what_is_no_message_is_refused(name: str, sent: bytes, encoding: str, words: str) -> None:
+    """With field, value and fix, whatever it is."""
+    with pytest.raises(Refused) as refused:
+        read_message(name, sent, encoding)
+    assert words in str(refused.value)

@@ -11,14 +11,18 @@ from activities.levers.ownership import (
     MOVE_FIX,
     OWNER,
     START_FIX,
+    WRITES,
     deleted,
     deletion_of,
     is_written_by_us,
+    numbered,
     refuse_lost,
     refuse_resized,
     remembered,
+    rewound,
     unsaved,
     writer_of,
+    written_of,
 )
 from segue.errors import Refused
 from segue.spec.target import DeploymentTarget
@@ -161,3 +165,43 @@ def test_the_end_of_a_target_that_is_being_deleted_says_what_becomes_of_its_pods
     seen = deletion_of(found, Mark())
     assert seen is not None and seen.gone
     assert said in seen.gone_why
+
+
+def held(owner: str | None = "us", number: str | None = None) -> Any:
+    found = {OWNER: owner, WRITES: number}
+    return {"metadata": {"annotations": {name: value for name, value in found.items() if value is not None}}}
+
+
+@pytest.mark.parametrize(
+    ("patch", "found", "number"),
+    [
+        pytest.param({OWNER: "us"}, held(None), "3", id="claims"),
+        pytest.param({}, held(number="2"), "3", id="moves"),
+        pytest.param({OWNER: None}, held(number="2"), None, id="ends"),
+        pytest.param({}, held("others", "9"), "absent", id="of-another"),
+        pytest.param({}, held(None), "absent", id="of-nobody"),
+    ],
+)
+def test_a_write_leaves_its_number_on_an_own_target(patch: Any, found: Any, number: str | None) -> None:
+    sent = {"metadata": {"annotations": patch}, "spec": {}}
+    made = numbered(sent, found, State(owner="us", attempts=3))
+    assert made["metadata"]["annotations"].get(WRITES, "absent") == number
+    assert sent == {"metadata": {"annotations": patch}, "spec": {}}, "the caller's patch stays"
+
+
+@pytest.mark.parametrize(
+    ("found", "attempts", "is_rewound"),
+    [
+        pytest.param(held(number="3"), 3, False, id="its-own"),
+        pytest.param(held(number="2"), 3, False, id="its-answer-is-not-known-yet"),
+        pytest.param(held(number="4"), 3, True, id="later"),
+        pytest.param(held(number="1"), 0, True, id="it-has-forgotten-all"),
+        pytest.param(held("others", "4"), 3, False, id="of-another"),
+        pytest.param(held(), 3, False, id="of-an-earlier-release"),
+        pytest.param(held(number="many"), 3, False, id="damaged"),
+    ],
+)
+def test_a_workflow_that_forgot_a_write_finds_it(found: Any, attempts: int, is_rewound: bool) -> None:
+    late = rewound(found, written_of(found), "v2", State(owner="us", attempts=attempts))
+    assert (late is not None) == is_rewound
+    assert late is None or (late.template, late.attempts) == ("v2", written_of(found))

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from activity_errors import of_activity
 from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
 from temporalio.workflow import NondeterminismError
 
@@ -24,9 +26,10 @@ from segue.spec import Approval, Change, Drain, Spec, Strategy
 from segue.spec.notifications import Event
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Outcome, Reached, Retarget, State, requested
-from workflows.rollout import RolloutWorkflow, _ended, _respecified
+from workflows.rollout import RolloutWorkflow, _ended, _respecified, _result
 
 NOW = 1_000.0
+CONVERTER = pydantic_data_converter.payload_converter
 TARGET = {"kind": "Deployment", "namespace": "serving", "name": "chat"}
 SPEC = Spec.model_validate({"target": TARGET, "change": {"images": {"server": "chat:2"}}})
 ROLLING = State(
@@ -38,6 +41,16 @@ SEEN = Observation(
 )
 NOTE = Note(rollout="rollout/default/serving/Deployment/chat", by="ann", at=NOW, what="chat:2")
 UNSURE = Verified(verdicts=(Verdict(gate="errors", result=Result.INCONCLUSIVE, why="no data"),))
+
+
+def recorded(value: Any) -> RawValue:
+    """Return a value as Temporal stores it."""
+    return RawValue(CONVERTER.to_payload(value))
+
+
+@pytest.fixture(autouse=True)
+def _converter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflow, "payload_converter", lambda: CONVERTER)
 
 
 class Rollout(RolloutWorkflow):
@@ -189,7 +202,7 @@ async def test_a_retarget_that_is_withdrawn_is_answered(
     message = messages.RetargetTo(by="ann", change=Change(images={"server": "chat:3"}))
     rollout._receive = rollout._apply  # type: ignore[method-assign]
     update: Callable[..., Any] = rollout.update_retarget
-    assert await update(message) == "withdrawn by a later message"
+    assert await update(recorded(message)) == "withdrawn by a later message"
 
 
 @pytest.mark.parametrize("error", [NondeterminismError("steps differ"), of_activity(CancelledError("cancelled"))])
@@ -440,7 +453,7 @@ async def test_what_waits_is_observed_less_often(
     """Its watch lasts longer and its heartbeats are rarer; a rollback waits for nobody."""
     given: dict[str, Any] = {}
     watch = asyncio.get_running_loop().create_future()
-    watch.set_result(Watched(decision=Decision(act=Act.WAIT, why="old replicas to stop"), seen=SEEN))
+    watch.set_result(recorded(Watched(decision=Decision(act=Act.WAIT, why="old replicas to stop"), seen=SEEN)))
 
     def begin(_: str, request: contract.WatchInput, **options: Any) -> Any:
         given.update(options, request=request)
@@ -468,7 +481,8 @@ async def test_the_verdicts_of_a_watch_are_recorded(
     verdicts: tuple[Verdict, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = asyncio.get_running_loop().create_future()
-    watch.set_result(Watched(decision=Decision(act=Act.WAIT, why="evidence"), seen=SEEN, verdicts=verdicts))
+    found = Watched(decision=Decision(act=Act.WAIT, why="evidence"), seen=SEEN, verdicts=verdicts)
+    watch.set_result(recorded(found))
 
     async def waits(ends: Callable[[], bool], **_: Any) -> None:
         assert ends()
@@ -485,12 +499,19 @@ async def test_the_verdicts_of_a_watch_are_recorded(
     assert tally is not None and tally.measurements == len(verdicts)
 
 
+@pytest.mark.parametrize("raw", [None, *map(recorded, (None, "done", {"done": "perhaps"}))])
+def test_a_result_that_is_none_is_no_fault_of_the_workflow(raw: RawValue | None) -> None:
+    """Somebody completed the activity by hand: the rollout needs a person, and its task does not fail."""
+    with pytest.raises(ApplicationError, match="somebody completed the activity undo in Temporal"):
+        _result(contract.UNDO, raw)
+
+
 async def test_a_write_has_the_time_of_its_drain_too(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
-    async def execute(*_: Any, **options: Any) -> Written:
+    async def execute(*_: Any, **options: Any) -> RawValue:
         given.update(options)
-        return Written(done=True)
+        return recorded(Written(done=True))
 
     monkeypatch.setattr(workflow, "execute_activity", execute)
     monkeypatch.setattr(RolloutWorkflow, "_activity_queue", "segue")

@@ -31,7 +31,7 @@ def test_each_field_is_in_its_line() -> None:
     assert shown == {
         "Where": "Progressing, serving/chat",
         "Change": "image 2",
-        "Waits for": "a \\<b>",
+        "Waits for": "a \\<b\\>",
         "Why": "slow",
         "Old": "3 ready of 4 — v0",
         "New": "1 ready of 2 — v1",
@@ -40,7 +40,7 @@ def test_each_field_is_in_its_line() -> None:
         "Gate ours": "pass (dry run), fine",
         "Gate theirs": "pass, fine",
         "Next waypoint": "50% (2 new)",
-        "You can": "`pause`, `abort`",
+        "You can": "pause, abort",
     }
 
 

@@ -1,8 +1,9 @@
 """What each error of Temporal's library becomes: which of ours, and what it says to do."""
 
 import pytest
-from temporalio.client import WorkflowQueryFailedError
-from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
+from temporalio.client import WorkflowFailureError, WorkflowQueryFailedError
+from temporalio.exceptions import TemporalError, TerminatedError, TimeoutType, WorkflowAlreadyStartedError
+from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
@@ -68,3 +69,11 @@ def test_what_is_no_status_is_told_apart() -> None:
     assert type(starved) is Unreachable and "too busy to answer" in str(starved)
     assert type(translation(TimeoutError())) is Unreachable
     assert str(translation(TemporalError("strange"))) == "Temporal: strange"
+
+
+def test_a_workflow_that_temporal_ended_says_why() -> None:
+    """Nothing was rolled back, whoever ended it."""
+    late = TimedOut("late", type=TimeoutType.START_TO_CLOSE, last_heartbeat_details=[])
+    for cause, why in ((TerminatedError("by her"), "was terminated in Temporal"), (late, "because its time was over")):
+        ended = translation(WorkflowFailureError(cause=cause))
+        assert why in str(ended) and "segue release serving/chat" in str(ended)

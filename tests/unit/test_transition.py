@@ -18,6 +18,7 @@ from segue.state import Before, Goal, Mark, Outcome, Reached, Retarget, State, r
 from segue.transition import (
     WRITTEN,
     applied,
+    attempted,
     begun,
     is_wanted_already,
     is_written,
@@ -541,3 +542,20 @@ def test_what_could_not_be_written_beside_the_target_is_told(done: bool) -> None
     written = Written(done=done, mark=MARK, warning="the autoscaler was not written")
     after = applied(RULES, STATE, SEEN, decided(Act.SCALE, counts=COUNTS), NOW, written)
     assert (after.log[0].what, after.log[0].detail) == ("warning", "the autoscaler was not written")
+
+
+def test_each_write_has_the_next_number() -> None:
+    assert attempted(STATE.but(attempts=3), decided(Act.SCALE), SEEN).attempts == 4
+    assert attempted(STATE, decided(Act.FINISH)).finishing and not attempted(STATE, decided(Act.UNDO)).finishing
+
+
+def test_who_overrules_a_forgotten_write_continues_after_it() -> None:
+    forgot = SEEN.model_copy(update={"foreign": Foreign(who="it", what="later", attempts=9)})
+    assert attempted(STATE.but(attempts=3, overrules=True), decided(Act.UNDO), forgot).attempts == 10
+
+
+@pytest.mark.parametrize(("owner", "attempts"), [("us", 0), ("a former run", 7)])
+def test_only_a_former_runs_writes_are_taken_over(owner: str, attempts: int) -> None:
+    """A target that the rollout itself holds, before it has read it, was written before its workflow was reset."""
+    found = prepared("v1", claimed=True, attempts=7).model_copy(update={"owner": owner})
+    assert begun(State(owner="us"), found, NOW, "she").attempts == attempts

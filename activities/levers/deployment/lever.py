@@ -74,6 +74,7 @@ from activities.levers.ownership import (
     saved_baseline,
     saved_ready,
     selector_of,
+    written_of,
 )
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, version_of
@@ -187,6 +188,7 @@ class DeploymentLever:
             claimed=engaged,
             ready=saved_ready(deployment) if engaged else None,
             mark=mark_of(deployment) if engaged else Mark(template=fingerprint(deployment["spec"]["template"])),
+            attempts=written_of(deployment) if engaged else 0,
             warnings=warnings,
             labels=labels_of(deployment),
         )

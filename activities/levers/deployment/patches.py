@@ -18,6 +18,7 @@ from activities.levers.ownership import (
     CHANGED,
     OWNER,
     PATCH_FIX,
+    WRITES,
     annotations_of,
     baseline_of,
     noted,
@@ -320,7 +321,7 @@ def finish_patch(deployment: Object, note: Note | None = None) -> Object:
     strategy = dict(saved["strategy"])
     strategy["$retainKeys"] = list(saved["strategy"])
     return {
-        "metadata": {"annotations": {OWNER: None, BASELINE: None, **(noted(note) if note else {})}},
+        "metadata": {"annotations": {OWNER: None, BASELINE: None, WRITES: None, **(noted(note) if note else {})}},
         "spec": {
             "minReadySeconds": saved["minReadySeconds"],
             "progressDeadlineSeconds": saved["progressDeadlineSeconds"],

@@ -16,7 +16,9 @@ from activities.levers.ownership import (
     has_baseline,
     replicas_of,
     revision_of,
+    rewound,
     saved_baseline,
+    written_of,
 )
 from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once, version_of
@@ -385,8 +387,10 @@ def _foreign(objects: Objects, state: State) -> Foreign | None:
     if not is_paused(deployment):  # the rollout does not hold when somebody resumes it: it is paused again
         state = state.but(mark=with_paused(state.mark, paused=False))
     now, own = lever_token(deployment), _own_token(deployment, state)
-    return foreign_template(deployment, template, known, "f:template", state) or foreign_fields(
-        deployment, fingerprint(template), now, _LEVER_FIELDS, state, own=own
+    return (
+        rewound(deployment, written_of(deployment), fingerprint(template), state)
+        or foreign_template(deployment, template, known, "f:template", state)
+        or foreign_fields(deployment, fingerprint(template), now, _LEVER_FIELDS, state, own=own)
     )
 
 

@@ -36,6 +36,7 @@ from activities.levers.ownership import (
     MOVE_FIX,
     OWNER,
     START_FIX,
+    WRITES,
     Fields,
     annotations_of,
     baseline_of,
@@ -59,9 +60,11 @@ from activities.levers.ownership import (
     refuse_resized,
     replicas_of,
     revision_of,
+    rewound,
     saved_baseline,
     saved_ready,
     unsaved,
+    written_of,
 )
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, laid, write
@@ -252,6 +255,7 @@ class PartitionLever(ABC):
         own = self._own_token(found) if state.goal is Goal.BACK and not numbered.partition else ""
         foreign = (
             unsaved(found, state)
+            or rewound(found, written_of(found), numbered.version, state)
             or foreign_template(found, template, list(numbered.templates.values()), self.template_path, state)
             or foreign_fields(found, numbered.version, numbered.token, self.fields, state, own=own)
         )
@@ -328,6 +332,7 @@ class PartitionLever(ABC):
             claimed=engaged,
             ready=saved_ready(found) if engaged else None,
             mark=self._mark(found) if engaged else Mark(template=numbered.version),
+            attempts=written_of(found) if engaged else 0,
             warnings=warnings,
             labels=labels_of(found),
         )
@@ -583,7 +588,12 @@ class PartitionLever(ABC):
         def make(numbered: Numbered, seen: Observation) -> Object | None:
             if (seen.old if forward else seen.new).total:
                 raise Stale("the replicas have not reached their final counts yet")
-            annotations = {OWNER: None, BASELINE: None, **(noted(request.note) if request.note and forward else {})}
+            annotations = {
+                OWNER: None,
+                BASELINE: None,
+                WRITES: None,
+                **(noted(request.note) if request.note and forward else {}),
+            }
             is_saved = BASELINE in annotations_of(numbered.found)  # else a person has restored its settings
             spec = self.restored(saved_baseline(numbered.found)["own"]) if is_saved else {}
             return {"metadata": {"annotations": annotations}, "spec": spec}
@@ -602,7 +612,7 @@ class PartitionLever(ABC):
         writes, newest = 0, numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE} & there.keys())
+            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE, WRITES} & there.keys())
             annotations |= outcome_noted(
                 revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), request
             )

@@ -29,12 +29,14 @@ from activities.levers.ownership import (
     PATCH_FIX,
     REPLICAS,
     START_FIX,
+    WRITES,
     annotations_of,
     changed_by_admission,
     deletion_of,
     labels_of,
     latest_of,
     noted,
+    numbered,
     outcome_noted,
     packed,
     refuse_being_deleted,
@@ -175,6 +177,7 @@ class PairLever:
             claimed=baseline is not None,
             ready=baseline.ready if baseline else None,
             mark=mark_of(pair) if baseline else Mark(template=pair.template),
+            attempts=pair.written if baseline else 0,
             warnings=_warnings(pair, request.rules),
             labels=labels_of(pair.old.deployment),
         )
@@ -481,6 +484,7 @@ class _Writing:
         for _ in range(_ATTEMPTS):
             found = self.pair.old if is_old or self.pair.new is None else self.pair.new
             metadata = found.deployment["metadata"]
+            patch = numbered(patch, found.deployment, self.request.state)
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
                 tried = await self._patched(metadata["name"], patch, dry_run=True)
@@ -534,7 +538,9 @@ class _Writing:
                 patch["metadata"]["annotations"] |= self.notes
             await self.note_outcome(new)
             await self.patch(new, patch)
-        await self.patch(self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS))}})
+        await self.patch(
+            self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES))}}
+        )
 
     async def clean(self) -> Cleaned:
         """Remove what the controllers copied from the two Deployments to their ReplicaSets."""

@@ -18,8 +18,10 @@ from activities.levers.ownership import (
     damaged,
     latest_of,
     replicas_of,
+    rewound,
     unpacked,
     writers_of,
+    written_of,
 )
 from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
 from activities.levers.template import fingerprint, fingerprinting_once
@@ -45,6 +47,11 @@ class Pair(NamedTuple):
     def counts(self) -> Counts:
         """The replicas that each requests."""
         return Counts(replicas_of(self.old.deployment), replicas_of(self.new.deployment) if self.new else 0)
+
+    @property
+    def written(self) -> int:
+        """The number of the rollout's latest write on either."""
+        return max(written_of(side.deployment) for side in (self.old, self.new) if side is not None)
 
     @property
     def baseline(self) -> "Baseline | None":
@@ -266,6 +273,8 @@ def _side(
 
 def _foreign(pair: Pair, state: State) -> Foreign | None:
     mark, old = state.mark, pair.old.deployment
+    if late := rewound(old, pair.written, pair.template, state):
+        return late
     template = fingerprint(old["spec"]["template"])
     if state.baseline.template and template not in {state.baseline.template, mark.old_template}:
         return Foreign(
