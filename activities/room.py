@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
 from activities.capacity import FRESH_S, Capacity, numbers_of, requested
 from activities.cluster import Cluster, Object
+from activities.exclusive import exclusive_of
 from segue.errors import NotAllowed, NotFound, Unreachable
 from segue.room import Demand, Node, Quota, Room, room_for
 
 _SCOPES_OF_SERVERS = {"NotTerminating"}
+_NO_LABELS: Mapping[str, str] = {}
 
 
 class Rooms:
@@ -72,13 +74,14 @@ class Rooms:
             return []
 
 
-def demand_of(pod: Object) -> Demand:
-    """Return what a pod requests, and which nodes may take it."""
+def demand_of(pod: Object, labels: Mapping[str, str] = _NO_LABELS, namespace: str = "") -> Demand:
+    """Return what a pod with these labels requests, and which nodes may take it."""
     return Demand(
         requests=requested(pod, "requests"),
         limits=requested(pod, "limits"),
         node_selector=pod.get("nodeSelector", {}),
         tolerations=tuple(pod.get("tolerations", ())),
+        exclusive=exclusive_of(pod, labels, namespace),
     )
 
 

@@ -1,7 +1,7 @@
 """Room: how many more replicas fit, by the free resources of nodes and quotas. Pure.
 
-The count respects node selectors, taints and requests, but not affinities, spread and priorities. So it may be too
-high, but never too low.
+The count respects node selectors, taints, requests, host ports and an anti-affinity to the own kind by host name, but
+no other affinities, spread and priorities. So it may be too high, but never too low.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +29,8 @@ class Demand(Frozen):
     limits: dict[str, Decimal] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
+    exclusive: tuple[str, ...] = ()
+    """What it takes of its node that no other pod there may take: a host port, for example."""
     preempts: bool = False
     """Whether it may preempt replicas of the former version: its priority is, or may be, higher."""
 
@@ -41,6 +43,8 @@ class Node(NamedTuple):
     taints: tuple[dict[str, Any], ...]
     free: Amounts
     total: Amounts
+    exclusive: frozenset[str] = frozenset()
+    """What its pods have taken that no other pod there may take."""
 
 
 class Quota(NamedTuple):
@@ -120,7 +124,10 @@ def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
 
 def places_on(node: Node, demand: Demand) -> int:
     """Return how many more replicas fit on a node."""
-    return min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
+    if not node.exclusive.isdisjoint(demand.exclusive):
+        return 0
+    places = min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
+    return min(places, 1) if demand.exclusive else places
 
 
 def left_in(quota: Quota, demand: Demand) -> int | None:
@@ -166,10 +173,14 @@ def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
     """Return what is free of the resources that no node has enough of; of all, if no single one is short."""
     if not nodes:
         return f"no node of {of} matches its node selector and tolerations"
+    where = f"the {counted(len(nodes), 'node')} that may run it"
+    untaken = [node for node in nodes if node.exclusive.isdisjoint(demand.exclusive)]
+    if demand.exclusive and all(places_on(node, demand) for node in untaken):
+        are = "are" if len(demand.exclusive) > 1 else "is"
+        return f"{' and '.join(demand.exclusive)} {are} free on {len(untaken) or 'none'} of {where}"
     needed = _needed_on(demand)
     short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
     free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
-    where = f"the {counted(len(nodes), 'node')} that may run it"
     asks = ", ".join(f"{n} {shown(n, needed[n])}" for n in short or needed)
     return f"{', '.join(free)} free on {where}; it requests {asks}"
 

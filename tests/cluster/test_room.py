@@ -173,7 +173,24 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
             await case.ends("Completed")
         case.watcher.assert_within(2, 3)
 
-    await asyncio.gather(old_first(), some(), more_than_before())
+    async def one_on_each_node() -> None:
+        """Its host port, and its anti-affinity to its own kind, leave no place although nothing else is short."""
+        target = nodes(counted, "apart", 4)
+        ports = [{"containerPort": 8000, "hostPort": 8000}]
+        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "apart"}}}
+        target["pod"]["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+        target["container"] = {"ports": ports}
+        strategy = {"maxSurge": 1, "maxUnavailable": 1}
+        async with counted.case("apart", 1, kind=kind, target=target, strategy=strategy) as case:
+            (warning,) = await warnings_of(case)
+            place = f"a place without another pod of {counted.namespace} with app=apart (podAntiAffinity)"
+            taken = f"{place} and hostPort 8000/TCP are free on none of the 1 node that may run it"
+            assert warning.startswith(f"there is no room to add a replica ({taken}): old ones go first")
+            report = await case.ends("Completed")
+        assert any("old 1→0, new 0→1; room for only 1 in total" in entry.detail for entry in report.entries)
+        case.watcher.assert_within(0, 1, passing=1)
+
+    await asyncio.gather(old_first(), some(), more_than_before(), one_on_each_node())
 
 
 @LED_SELDOM

@@ -22,6 +22,10 @@ def node(name: str = "a", *, taints: tuple[dict[str, Any], ...] = (), labels: An
     return Node(name, labels or {}, taints, amounts(**free), total)
 
 
+def taking(*exclusive: str) -> Node:
+    return node(pods=8)._replace(exclusive=frozenset(exclusive))
+
+
 def demand(**requests: int) -> Demand:
     return Demand(requests=amounts(**requests))
 
@@ -47,6 +51,29 @@ def quota(**left: Any) -> Quota:
 )
 def test_what_fits_on_nodes(wanted: Demand, nodes: list[Node] | None, more: int | None) -> None:
     assert room_for(wanted, nodes, ()).more == more
+
+
+PORT, PLACE = "hostPort 80/TCP", "a place without another pod of serving with app=a (podAntiAffinity)"
+
+
+@pytest.mark.parametrize(
+    ("exclusive", "nodes", "more", "why"),
+    [
+        ((PORT,), [node(pods=8), node("b", pods=8)], 2, f"{PORT} is free on 2 of the 2 nodes that may run it"),
+        ((PORT,), [taking(PORT), node("b", pods=8)], 1, f"{PORT} is free on 1 of the 2 nodes that may run it"),
+        ((PORT,), [taking(PORT), taking(PORT)], 0, f"{PORT} is free on none of the 2 nodes that may run it"),
+        ((PORT, PLACE), [taking(PORT), taking(PLACE)], 0,
+         f"{PORT} and {PLACE} are free on none of the 2 nodes that may run it"),
+        ((PORT,), [taking(PLACE)], 1, f"{PORT} is free on 1 of the 1 node that may run it"),
+        ((PORT,), [taking(PORT), node("b")], 0,
+         "8 of 16 pods free on the 2 nodes that may run it; it requests pods 1"),
+        ((), [taking(PORT)], 8, "8 of 8 pods free on the 1 node that may run it; it requests pods 1"),
+    ],
+)  # fmt: skip
+def test_what_one_pod_of_a_node_may_take(exclusive: tuple[str, ...], nodes: list[Node], more: int, why: str) -> None:
+    """A host port, and the place that an anti-affinity to the own kind leaves: each node has one."""
+    found = room_for(Demand(exclusive=exclusive), nodes, ())
+    assert (found.more, found.why) == (more, why)
 
 
 @pytest.mark.parametrize(
