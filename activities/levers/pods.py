@@ -1,6 +1,6 @@
 """Reads a pod from the API server into the facts that the core decides on."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from activities.cluster import Object
@@ -96,8 +96,8 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def read_replica(pod: Object, version: str) -> Replica:
-    """Read one pod of the template with fingerprint ``version``."""
+def read_replica(pod: Object, version: str, own: Collection[str] = ()) -> Replica:
+    """Read one pod of the template with fingerprint ``version``; ``own`` are its containers, if they are known."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     scheduled = conditions.get("PodScheduled", {})
@@ -110,7 +110,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         unschedulable=scheduled.get("message", "") if unplaced else "",
         unplaced_since=seconds_of(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
-        containers=tuple(_containers(pod)),
+        containers=tuple(_containers(pod, own)),
         marked=ready.get("status") == "False" and ready.get("reason") == DRAINING,
         first=goes_first(pod),
         uid=pod["metadata"].get("uid", ""),
@@ -163,7 +163,7 @@ def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
                 yield port["name"], port["containerPort"]
 
 
-def _containers(pod: Object) -> Iterator[ContainerFacts]:
+def _containers(pod: Object, own: Collection[str]) -> Iterator[ContainerFacts]:
     """Read all containers, init containers first: they can keep the others from starting."""
     changes = max(0, pod["metadata"].get("generation", 1) - 1)
     written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
@@ -171,7 +171,8 @@ def _containers(pod: Object) -> Iterator[ContainerFacts]:
     for kind in ("initContainerStatuses", "containerStatuses"):
         for status in pod.get("status", {}).get(kind, []):
             name = status["name"]
-            yield _container(status, written.get(name, {}), changes)._replace(is_init=name in inits)
+            read = _container(status, written.get(name, {}), changes)
+            yield read._replace(is_init=name in inits, is_added=bool(own) and name not in own)
 
 
 def _container(status: dict[str, Any], written: dict[str, Any], changes: int) -> ContainerFacts:
@@ -188,6 +189,7 @@ def _container(status: dict[str, Any], written: dict[str, Any], changes: int) ->
         exit_code=ended.get("exitCode"),
         start_error=ended.get("message", "") if ended.get("reason") in _NOT_STARTED else "",
         image=written.get("image", ""),
+        ready=status.get("ready", False),
         memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
 

@@ -1,8 +1,7 @@
 """Somebody else acts on the target, or a former run left it in the middle: noticed, named, never fought."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from harness import ROOT, Case, Lab, until
 from kube_api import create
 from kubernetes.client import ApiException
+from policies import admission, rewriting
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 from temporalio.client import WorkflowFailureError
@@ -45,35 +45,9 @@ PAUSES = """object.spec.template == oldObject.spec.template ? [] :
     [JSONPatch{op: "add", path: "/spec/paused", value: true}]"""
 
 
-@asynccontextmanager
-async def admission(lab: Lab, kind: str, name: str, spec: dict[str, Any], **binding: Any) -> AsyncIterator[None]:
-    """An admission policy of a kind (Mutating, Validating), and its binding, for this lab's namespace only."""
-    group, called = ("admissionregistration.k8s.io", "v1"), f"{lab.namespace}-{name}"
-    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}}
-    specs = {
-        f"{kind}AdmissionPolicy": {**spec, "matchConstraints": {**spec["matchConstraints"], **selector}},
-        f"{kind}AdmissionPolicyBinding": {"policyName": called, **binding},
-    }
-    plurals = [f"{kind.lower()}admissionpolicies", f"{kind.lower()}admissionpolicybindings"]
-    for plural, (each, given) in zip(plurals, specs.items(), strict=True):
-        body = {"apiVersion": "/".join(group), "kind": each, "metadata": {"name": called}, "spec": given}
-        lab.custom.create_cluster_custom_object(*group, plural, body)
-    try:
-        yield
-    finally:
-        for plural in reversed(plurals):
-            lab.custom.delete_cluster_custom_object(*group, plural, called)
-
-
 def policy(lab: Lab, name: str, expression: str) -> AbstractAsyncContextManager[None]:
     """A policy that changes each update of one target."""
-    resources = ["deployments", "statefulsets"]
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": resources}
-    spec = {
-        "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [name]}]},
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-        "reinvocationPolicy": "Never",
-    }
+    spec = rewriting(expression, "deployments", "statefulsets", resourceNames=[name])
     return admission(lab, "Mutating", name, spec)
 
 

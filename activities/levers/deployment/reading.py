@@ -19,7 +19,7 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
-from activities.levers.template import fingerprint, fingerprinting_once, version_of
+from activities.levers.template import containers_of, fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.failures import unmade
@@ -200,8 +200,9 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
     """Read one ReplicaSet, with the pods that it owns."""
     uid = replicaset["metadata"]["uid"]
     version = fingerprint(replicaset["spec"]["template"])
+    named = containers_of(replicaset["spec"]["template"])
     own = tuple(
-        read_replica(p, version)._replace(adopted=is_adopted(p, replicaset))
+        read_replica(p, version, named)._replace(adopted=is_adopted(p, replicaset))
         for p in pods
         if controller_uid(p) == uid and is_active(p)
     )

@@ -22,7 +22,7 @@ from activities.levers.ownership import (
     writers_of,
 )
 from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
-from activities.levers.template import fingerprint, fingerprinting_once
+from activities.levers.template import containers_of, fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
 from segue.hindrance import hindrance_of
@@ -243,7 +243,14 @@ def _replicas(objects: Objects | None) -> list[Replica]:
         return []
     sets = {rs["metadata"]["uid"]: rs for rs in objects.replicasets}
     owned = ((pod, sets.get(controller_uid(pod) or "")) for pod in objects.pods if is_active(pod))
-    return [read_replica(pod, "")._replace(adopted=rs is not None and is_adopted(pod, rs)) for pod, rs in owned]
+    return [_read(pod, rs) for pod, rs in owned]
+
+
+def _read(pod: Object, replicaset: Object | None) -> Replica:
+    if replicaset is None:
+        return read_replica(pod, "")
+    own = containers_of(replicaset["spec"]["template"])
+    return read_replica(pod, "", own)._replace(adopted=is_adopted(pod, replicaset))
 
 
 def _side(
