@@ -19,6 +19,8 @@ Amounts = Mapping[str, Decimal]
 _KEEPS_OFF = {"NoSchedule", "NoExecute"}
 _GIB = Decimal(2**30)
 _PODS = "pods"
+_OF_QOS = ("cpu", "memory")
+"""The resources of which a pod of a quality of service other than BestEffort requests some."""
 _BYTES = {"memory", "ephemeral-storage"}
 
 
@@ -29,6 +31,8 @@ class Demand(Frozen):
     limits: dict[str, Decimal] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
+    priority_class: str = ""
+    """Its PriorityClass; empty if its template names none: the cluster may then have a default."""
     exclusive: tuple[str, ...] = ()
     """What it takes of its node that no other pod there may take: a host port, for example."""
     preempts: bool = False
@@ -47,6 +51,30 @@ class Node(NamedTuple):
     """What its pods have taken that no other pod there may take."""
 
 
+class Scope(NamedTuple):
+    """Which pods a quota counts."""
+
+    name: str
+    operator: str = "Exists"
+    values: tuple[str, ...] = ()
+
+    def holds(self, demand: "Demand") -> bool:
+        """Whether the quota surely counts a serving pod: it has no deadline, and admission may add to the rest."""
+        match self.name:
+            case "NotTerminating":
+                return True
+            case "NotBestEffort":
+                amounts = (each.get(name, Decimal(0)) for each in (demand.requests, demand.limits) for name in _OF_QOS)
+                return any(amount > 0 for amount in amounts)
+            case "PriorityClass":
+                return bool(demand.priority_class) and self._names(demand.priority_class)
+        return False
+
+    def _names(self, priority_class: str) -> bool:
+        is_named = priority_class in self.values
+        return {"Exists": True, "In": is_named, "NotIn": not is_named}.get(self.operator, False)
+
+
 class Quota(NamedTuple):
     """One quota of the target's namespace, and what is left of it, by its own names (``requests.cpu``, ``pods``)."""
 
@@ -54,6 +82,11 @@ class Quota(NamedTuple):
     left: Amounts
     hard: Amounts = MappingProxyType({})
     """What it allows in all."""
+    scopes: tuple[Scope, ...] = ()
+
+    def counts(self, demand: "Demand") -> bool:
+        """Whether it surely counts a replica."""
+        return all(scope.holds(demand) for scope in self.scopes)
 
 
 class Room(Frozen):
@@ -108,7 +141,11 @@ def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
         return {name: sum((getattr(d, kind).get(name, Decimal(0)) * n for d, n in pods), Decimal(0)) for name in names}
 
     number = Decimal(sum(n for _, n in pods))
-    return Demand(requests={**total("requests"), _PODS: number}, limits=total("limits"))
+    classes = {demand.priority_class for demand, _ in pods}
+    return Demand(
+        requests={**total("requests"), _PODS: number}, limits=total("limits"),
+        priority_class=classes.pop() if len(classes) == 1 else "",
+    )  # fmt: skip
 
 
 def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
@@ -132,6 +169,8 @@ def places_on(node: Node, demand: Demand) -> int:
 
 def left_in(quota: Quota, demand: Demand) -> int | None:
     """Return how many more replicas a quota allows; None if it limits nothing that they request."""
+    if not quota.counts(demand):
+        return None
     allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
     return min(allowed, default=None)
 
@@ -152,6 +191,8 @@ class Exceeded(NamedTuple):
 def exceeded(quota: Quota, demand: Demand) -> list[Exceeded]:
     """Return of what one replica requests more than a quota allows in all. A number of pods may be 0 for a while."""
     needs = ((name, _needed(name, demand), most) for name, most in quota.hard.items())
+    if not quota.counts(demand):
+        return []
     return [Exceeded(quota, name, need) for name, need, most in needs if need > most and not name.endswith(_PODS)]
 
 

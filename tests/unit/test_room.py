@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segue.room import Demand, Node, Quota, Room, room_for, room_for_groups
+from segue.room import Demand, Node, Quota, Room, Scope, exceeded, left_in, room_for, room_for_groups
 
 GPU = "nvidia.com/gpu"
 GIB = Decimal(2**30)
@@ -153,6 +153,37 @@ def test_what_a_quota_allows(left: Quota, more: int | None) -> None:
     """A replica that a quota refuses cannot be created, so that none can be pending."""
     why = "" if more is None else f"the ResourceQuota q has room for {more} more"
     assert room_for(WANTED, None, [left]) == Room(more=more, why=why, can_pend=more != 0)
+
+
+HIGH = Demand(requests=amounts(cpu=3), priority_class="high")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scopes", "is_counted"),
+    [
+        (demand(cpu=3), [Scope("NotTerminating")], True),
+        (demand(cpu=3), [Scope("Terminating")], False),
+        (demand(cpu=3), [Scope("NotBestEffort")], True),
+        (demand(gpu=3), [Scope("NotBestEffort")], False),
+        (Demand(limits=amounts(gib=1)), [Scope("NotBestEffort")], True),
+        (demand(), [Scope("BestEffort")], False),
+        (HIGH, [Scope("PriorityClass", "In", ("low", "high"))], True),
+        (HIGH, [Scope("PriorityClass", "In", ("low",))], False),
+        (HIGH, [Scope("PriorityClass", "NotIn", ("low",))], True),
+        (HIGH, [Scope("PriorityClass")], True),
+        (HIGH, [Scope("PriorityClass", "DoesNotExist")], False),
+        (demand(cpu=3), [Scope("PriorityClass", "DoesNotExist")], False),
+        (demand(cpu=3), [Scope("PriorityClass", "NotIn", ("low",))], False),
+        (HIGH, [Scope("NotBestEffort"), Scope("PriorityClass", "In", ("low",))], False),
+        (HIGH, [Scope("CrossNamespacePodAffinity")], False),
+    ],
+)
+def test_a_quota_of_some_pods(wanted: Demand, scopes: list[Scope], is_counted: bool) -> None:
+    """It limits what it surely counts. A class or requests may come from defaults of the cluster: that is not sure."""
+    scoped = Quota("q", {"requests.cpu": Decimal(2), "pods": Decimal(2)}, {"requests.cpu": Decimal(2)}, tuple(scopes))
+    assert (left_in(scoped, wanted) is not None) is is_counted
+    assert bool(exceeded(scoped, wanted)) is (is_counted and bool(wanted.requests))
+    assert (room_for_groups([(wanted, 1), (wanted, 2)], None, [scoped]).more is not None) is is_counted
 
 
 def test_the_tightest_limit_is_named() -> None:
