@@ -72,6 +72,7 @@ FOREIGN = {
     "max-surge": ({"strategy": {"rollingUpdate": {"maxSurge": 3}}}, "maxSurge=3"),
     "min-ready": ({"minReadySeconds": 7}, "minReadySeconds=7"),
 }
+BASELINE = {"template": with_image("example/chat:1")}
 BACK: dict[str, dict[str, Any]] = {
     "image": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:2"}]}}},
     "env": {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "$patch": "delete"}]}]}}},
@@ -120,7 +121,8 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
     async def one(name: str, way: str, outcome: str, image: str) -> None:
         async with served.case(name, **ASKS) as case:
             await at_waypoint(case)
-            served.patch(name, {"spec": FOREIGN[name.split("-", maxsplit=1)[0]][0]}, manager="kubectl-edit")
+            patch = BASELINE if name == "baseline-abort" else FOREIGN[name.split("-", maxsplit=1)[0]][0]
+            served.patch(name, {"spec": patch}, manager="kubectl-edit")
             await case.run.until("it holds", lambda s: s.phase == "Held")
             fields = {"change": {"images": {"server": "example/chat:3"}}} if way == "retarget" else {}
             await case.run.send(way, **fields)
@@ -134,6 +136,7 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
         one("image-abort", "abort", "Aborted", "chat:1"),
         one("image-retarget", "retarget", "Completed", "chat:3"),
         one("env-abort", "abort", "Aborted", "chat:1"),
+        one("baseline-abort", "abort", "Aborted", "chat:1"),
         one("env-retarget", "retarget", "Completed", "chat:3"),
     )
 
