@@ -210,6 +210,13 @@ def unplaced_why(replicas: Iterable[Replica]) -> str:
     return str(Problem(cause=Cause.UNSCHEDULABLE, message=found.unschedulable, replica=found.name))
 
 
+def of_stuck(problem: Problem | None, stuck: Problem | None) -> Problem | None:
+    """Return a lack of room with the pod that was to be gone and keeps its place."""
+    if problem is None or stuck is None or problem.cause is not Cause.UNSCHEDULABLE:
+        return problem
+    return _with(problem, f"; {stuck.told}")
+
+
 def worst(problems: Iterable[Problem | None]) -> Problem | None:
     """Return the most specific problem: hopeless ones first, then in the order of ``Cause``, then by name."""
     order = list(Cause)

@@ -22,6 +22,8 @@ _NOT_STARTED = {"StartError", "ContainerCannotRun"}
 """The reasons of containerd and Docker for a container that never ran."""
 OVERDUE_S = 2.0
 """A pod that still exists so long after it was to be killed does not go by itself soon."""
+STUCK_S = 8.0
+"""A replica for which there is no room is held up by such a pod: a kubelet may need some seconds more than it said."""
 _SCHEDULING_S = 2.0
 """A pod that got its node later than this after its creation had to wait for a place."""
 
@@ -74,6 +76,12 @@ def overdue(pods: Iterable[Object], now: float) -> Problem | None:
     why = f"its finalizers keep it: {keepers}" if keepers else "check whether its node answers"
     message = f"was to be gone by {first['deletionTimestamp']}, and still exists; {why}"
     return Problem(cause=Cause.DEADLINE, message=message, replica=str(first["name"]))
+
+
+def stuck(pods: Iterable[Object], deadline_s: float, now: float, *, waits: bool) -> Problem | None:
+    """Return the problem of the first pod that should be gone and keeps its place, if others wait for room."""
+    later_s = max(0.0, min(STUCK_S, deadline_s / 2) - OVERDUE_S)
+    return overdue((pod for pod in pods if stop_requested_at(pod) is not None), now - later_s) if waits else None
 
 
 def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool) -> float:

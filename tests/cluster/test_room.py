@@ -255,6 +255,40 @@ async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: An
     case.watcher.assert_within(0, 1)
 
 
+@LED_SELDOM
+async def test_what_never_goes_keeps_its_place(served: Lab, nodes: Any, kind: Kind) -> None:
+    """A finalizer keeps an old pod, and its accelerator: held past the deadline, and named; back the same."""
+    stops = {"pod": {"terminationGracePeriodSeconds": 1}}
+    given: dict[str, Any] = {
+        "strategy": {"maxSurge": 0, "maxUnavailable": 1},
+        "readiness": {"minReady": "0s", "deadline": "5s"},
+    }
+
+    def keep(name: str, by: list[str] | None) -> None:
+        served.core.patch_namespaced_pod(name, served.namespace, {"metadata": {"finalizers": by}})
+
+    async def one(name: str, *, back: bool) -> None:
+        target = nodes(served, name, 1)
+        target["pod"] |= stops["pod"]
+        await kind(served, name).create(1, **target)
+        pod = served.pods(name)[0].metadata.name
+        keep(pod, ["example.org/keep"])
+        told = f"{pod}: was to be gone by "
+        async with served.rolled(name, kind=kind, **given) as case:
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert status.waiting_for.startswith(f"room: {told}"), status.waiting_for
+            assert status.waiting_for.endswith("; its finalizers keep it: example.org/keep"), status.waiting_for
+            if back:
+                await case.run.send("abort")
+                status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
+                assert "Insufficient nvidia.com/gpu" in status.reason and told in status.reason, status.reason
+            keep(pod, None)
+            await case.ends("Aborted" if back else "Completed")
+        case.watcher.assert_within(0, 1)
+
+    await asyncio.gather(one("kept", back=False), one("back", back=True))
+
+
 async def _says(case: Case, *words: str) -> bool:
     """Whether the watch's latest heartbeat has these words."""
     description = await case.run.handle.describe()

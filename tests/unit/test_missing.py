@@ -100,6 +100,45 @@ def test_a_full_quota_is_a_lack_of_room(seen: Any) -> None:
     assert decision.act is Act.CROWDED and "exceeded quota: best" in decision.why, decision
 
 
+def of_pods(left_pod: dict[str, Any], right_pod: dict[str, Any], state: State) -> tuple[Observation, Observation]:
+    """(3, 1) of 4, without a surge, as a Deployment and as a pair, with one more pod of each side."""
+    old, new = replicaset("v1", "chat", OLD - 1, 1), replicaset("v2", "chat", 1, 2)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    found = deployment("chat", OLD, 2, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    there = [*pods_of("v1", OLD - 1), left_pod]
+    sides = deployment("chat", OLD - 1, 1), deployment("chat-next", 1, 2)
+    left, right = Objects(sides[0], [old], there), Objects(sides[1], [new], [right_pod])
+    return (
+        read_deployment(Objects(found, [old, new], [*there, right_pod]), IN_PLACE, state, NOW),
+        read(Pair(left, right), IN_PLACE, state, NOW),
+    )
+
+
+def pod_of(owner: str, *, pending: bool = False, **metadata: Any) -> dict[str, Any]:
+    lacks = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient gpu",
+             "lastTransitionTime": timestamp(NOW - 60)}  # fmt: skip
+    owners = [{"uid": owner, "controller": True}]
+    return {
+        "metadata": {"name": f"{owner}-x", "uid": "x", "ownerReferences": owners, **metadata},
+        "spec": {}, "status": {"phase": "Pending" if pending else "Running", "conditions": [lacks] * pending},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("late_s", "is_stuck"), [(20.0, True), (3.0, False), (-20.0, False)])
+def test_a_pod_that_never_goes_keeps_its_place(late_s: float, is_stuck: bool) -> None:
+    """The rollout holds and names it, however long ago the deadline was; on the way back it is named, too."""
+    gone_at: dict[str, Any] = {"deletionTimestamp": timestamp(NOW - late_s), "finalizers": ["example.org/keep"]}
+    going, pending = pod_of("v1", **gone_at), pod_of("v2", pending=True)
+    late = known().but(progress_at=NOW - 300)
+    told = f"v1-x: was to be gone by {gone_at['deletionTimestamp']}, and still exists; its finalizers keep it: "
+    for found in of_pods(going, pending, state=late):
+        assert found.hindrance == (f"{told}example.org/keep" if is_stuck else "")
+        assert found.problem is not None and (told in str(found.problem)) is is_stuck
+        assert (decide(IN_PLACE, late, found, NOW).act is Act.CROWDED) is is_stuck
+    for found in of_pods(going, pod_of("v2"), state=late):
+        assert not found.hindrance and told not in str(found.problem), "nothing waits for room"
+
+
 def in_place_of_deployment(why: str) -> Observation:
     """(3, 1) of 4, without a surge, and the controller cannot create the new pod."""
     old, new = replicaset("v1", "chat", OLD - 1, 1), failing(replicaset("v2", "chat", 1, 2), why, NOW - 20)
