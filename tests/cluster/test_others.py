@@ -541,7 +541,8 @@ async def test_a_policy_that_refuses_pods_of_both_versions(served: Lab) -> None:
             lost = served.pods("chat", "chat:1")[0].metadata.name
             served.core.delete_namespaced_pod(lost, served.namespace, grace_period_seconds=0)
             status = await case.run.until("it holds", lambda status: status.phase == "Held")
-            assert "images must be signed; it refuses pods of both versions" in status.waiting_for, status.waiting_for
+            told = "images must be signed; this keeps pods of both versions away: correct it"
+            assert told in status.waiting_for, status.waiting_for
         await case.ends("Completed")
         case.watcher.assert_within(1, 3)
 

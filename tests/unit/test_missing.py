@@ -24,6 +24,7 @@ RULES = Rules.model_validate({"strategy": {"maxSurge": 1}, "readiness": {"minRea
 IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
 POLICY = "pods \"chat-x\" is forbidden: ValidatingAdmissionPolicy 'signed' with binding 'signed' denied request: no"
 SECURE = 'pods "chat-x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+ACCOUNT = 'pods "chat-x" is forbidden: error looking up service account serving/chat: serviceaccount "chat" not found'
 DENIED = 'admission webhook "a.b.c" denied the request: no'
 OLD, NEW, MISSING = 4, 1, 1
 
@@ -202,12 +203,12 @@ def both_of_pair(why: str, other: str) -> Observation:
 
 
 @pytest.mark.parametrize("seen", [both_of_deployment, both_of_pair])
-@pytest.mark.parametrize("why", [DENIED, POLICY, SECURE], ids=["webhook", "policy", "pod-security"])
+@pytest.mark.parametrize("why", [DENIED, POLICY, SECURE, ACCOUNT], ids=["webhook", "policy", "pod-security", "account"])
 def test_what_a_policy_refuses_of_both_versions_is_no_fault_of_the_new_one(seen: Any, why: str) -> None:
     """The rollout holds, however long ago the deadline was; another policy that refuses old pods is no excuse."""
     late = known().but(progress_at=NOW - 300)
-    decision = decide(RULES, late, seen(why, why), NOW)
-    assert decision.act is Act.CROWDED and "it refuses pods of both versions" in decision.why, decision
+    decision = decide(RULES, late, seen(why, why.replace("chat-x", "chat-y")), NOW)
+    assert decision.act is Act.CROWDED and "this keeps pods of both versions away" in decision.why, decision
     assert decide(RULES, late, seen(why, 'admission webhook "other" denied the request: no'), NOW).act is Act.FAIL
 
 
