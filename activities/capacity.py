@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple
 from kubernetes.utils.quantity import parse_quantity
 
 from activities.cluster import Cluster, Object
+from activities.exclusive import exclusive_of, is_exclusive
 from activities.following import Followed, Kept
 from segue.errors import Unreachable
 from segue.room import Node
@@ -39,6 +40,7 @@ class Taken(NamedTuple):
     node: str
     """Empty while the pod is not scheduled."""
     amounts: Amounts
+    """With 1 of each thing that no other pod of the node may take (``activities.exclusive``)."""
 
 
 class Sums:
@@ -251,14 +253,17 @@ def node_of(node: Object, taken: Mapping[str, Decimal]) -> Node:
     """Return a node with what it has left."""
     allocatable = numbers_of(node.get("status", {}).get("allocatable", {}))
     free = {name: amount - taken.get(name, Decimal(0)) for name, amount in allocatable.items()}
-    metadata = node["metadata"]
-    return Node(metadata["name"], metadata.get("labels", {}), tuple(node["spec"].get("taints", [])), free, allocatable)
+    metadata, taints = node["metadata"], tuple(node["spec"].get("taints", []))
+    exclusive = frozenset(filter(is_exclusive, taken))
+    return Node(metadata["name"], metadata.get("labels", {}), taints, free, allocatable, exclusive)
 
 
 def taken_by(pod: Object) -> Taken:
-    """Return what a pod takes of its node: its requests, and one place."""
-    amounts = {**requested(pod["spec"], "requests"), "pods": Decimal(1)}
-    return Taken(pod["metadata"]["uid"], pod["spec"].get("nodeName", ""), _shared(tuple(sorted(amounts.items()))))
+    """Return what a pod takes of its node: its requests, one place, and what only one pod there may take."""
+    metadata, spec = pod["metadata"], pod["spec"]
+    exclusive = exclusive_of(spec, metadata.get("labels", {}), metadata.get("namespace", ""))
+    amounts = {**requested(spec, "requests"), "pods": Decimal(1), **dict.fromkeys(exclusive, Decimal(1))}
+    return Taken(metadata["uid"], spec.get("nodeName", ""), _shared(tuple(sorted(amounts.items()))))
 
 
 @lru_cache(maxsize=4096)

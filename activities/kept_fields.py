@@ -19,6 +19,7 @@ _TERMINATED: Fields = {"reason": WHOLE, "exitCode": WHOLE, "message": WHOLE}
 _STATUS_OF_CONTAINER: Fields = {
     "name": WHOLE,
     "restartCount": WHOLE,
+    "ready": WHOLE,
     "state": {"waiting": {"reason": WHOLE, "message": WHOLE}, "terminated": _TERMINATED},
     "lastState": {"terminated": _TERMINATED},
 }

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 
 from activities.capacity import FRESH_S, Capacity, numbers_of, requested
 from activities.cluster import Cluster, Object
+from activities.exclusive import exclusive_of
 from segue.errors import NotAllowed, NotFound, Unreachable
-from segue.room import Demand, Node, Quota, Room, room_for
+from segue.room import Demand, Node, Quota, Room, Scope, room_for
 
-_SCOPES_OF_SERVERS = {"NotTerminating"}
+_NO_LABELS: Mapping[str, str] = {}
 
 
 class Rooms:
@@ -72,29 +73,31 @@ class Rooms:
             return []
 
 
-def demand_of(pod: Object) -> Demand:
-    """Return what a pod requests, and which nodes may take it."""
+def demand_of(pod: Object, labels: Mapping[str, str] = _NO_LABELS, namespace: str = "") -> Demand:
+    """Return what a pod with these labels requests, and which nodes may take it."""
     return Demand(
         requests=requested(pod, "requests"),
         limits=requested(pod, "limits"),
         node_selector=pod.get("nodeSelector", {}),
         tolerations=tuple(pod.get("tolerations", ())),
+        priority_class=pod.get("priorityClassName", ""),
+        exclusive=exclusive_of(pod, labels, namespace),
     )
 
 
 def quotas_of(quotas: Sequence[Object]) -> list[Quota]:
     """Return what each quota leaves for serving pods."""
-    return [_quota(quota) for quota in quotas if _counts_servers(quota)]
+    return [_quota(quota) for quota in quotas]
 
 
-def _counts_servers(quota: Object) -> bool:
-    """Whether a quota counts every serving pod, and not only those of some priority or class."""
-    spec = quota["spec"]
-    return set(spec.get("scopes", [])) <= _SCOPES_OF_SERVERS and not spec.get("scopeSelector")
+def _scopes(spec: Object) -> tuple[Scope, ...]:
+    selected = spec.get("scopeSelector", {}).get("matchExpressions", [])
+    by_selector = (Scope(each["scopeName"], each["operator"], tuple(each.get("values", []))) for each in selected)
+    return (*map(Scope, spec.get("scopes", [])), *by_selector)
 
 
 def _quota(quota: Object) -> Quota:
     status = quota.get("status", {})
     hard, used = numbers_of(status.get("hard") or quota["spec"].get("hard", {})), numbers_of(status.get("used", {}))
     left = {name: most - used.get(name, Decimal(0)) for name, most in hard.items()}
-    return Quota(quota["metadata"]["name"], left, hard)
+    return Quota(quota["metadata"]["name"], left, hard, _scopes(quota["spec"]))

@@ -57,6 +57,9 @@ _ADOPTED = (
 )
 
 
+_INITIALIZING = "PodInitializing"
+"""A container waits for the pod's init containers."""
+
 _NONE_KNOWN: Mapping[str, int] = {}
 
 
@@ -71,7 +74,8 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
         problem = _container_problem(container, allowed)
         if problem is not None:
             since = (replica.started_at or 0.0) + APPEARS_S if _ABSENT.search(container.waiting_message) else 0.0
-            return problem.model_copy(update={"replica": replica.name, "hopeless_from": since})
+            message = problem.message + (_not_its_own([container.name]) if container.is_added else "")
+            return problem.model_copy(update={"replica": replica.name, "hopeless_from": since, "message": message})
     if replica.ready_since is None and (hindered := hindrance.reason(replica)):
         cause = Cause.UNSCHEDULABLE if replica.gates or replica.claims else Cause.NODE
         return Problem(cause=cause, message=hindered, replica=replica.name)
@@ -80,8 +84,25 @@ def diagnose(replica: Replica, max_restarts: int, passed: Mapping[str, int] = _N
     if replica.unschedulable:
         return Problem(cause=Cause.UNSCHEDULABLE, message=replica.unschedulable, replica=replica.name)
     if replica.ready_since is None:
-        return Problem(cause=Cause.UNREADY, message=replica.unready or "is not ready", replica=replica.name)
+        message = (replica.unready or "is not ready") + _not_its_own(_added_in_the_way(replica))
+        return Problem(cause=Cause.UNREADY, message=message, replica=replica.name)
     return None
+
+
+def _added_in_the_way(replica: Replica) -> list[str]:
+    """Return the containers that admission added, if nothing else keeps the replica from being ready."""
+    late = [each for each in replica.containers if not each.ready and not each.has_passed]
+    own = [each for each in late if not each.is_added and each.waiting != _INITIALIZING]
+    return [] if own else [each.name for each in late if each.is_added]
+
+
+def _not_its_own(names: list[str]) -> str:
+    """Say that containers are no part of the version; empty without any."""
+    if not names:
+        return ""
+    are, them = ("are", "them") if len(names) > 1 else ("is", "it")
+    added = f"a webhook or policy added {them} to the pod, and may add {them} to an old replica that is created again"
+    return f" ({', '.join(names)} {are} not part of the version: {added})"
 
 
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
@@ -187,6 +208,13 @@ def unplaced_why(replicas: Iterable[Replica]) -> str:
     if found is None:
         return ""
     return str(Problem(cause=Cause.UNSCHEDULABLE, message=found.unschedulable, replica=found.name))
+
+
+def of_stuck(problem: Problem | None, stuck: Problem | None) -> Problem | None:
+    """Return a lack of room with the pod that was to be gone and keeps its place."""
+    if problem is None or stuck is None or problem.cause is not Cause.UNSCHEDULABLE:
+        return problem
+    return _with(problem, f"; {stuck.told}")
 
 
 def worst(problems: Iterable[Problem | None]) -> Problem | None:

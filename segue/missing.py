@@ -17,6 +17,7 @@ from segue.replica import Replica
 _LACKS_QUOTA = re.compile(r"exceeded quota|insufficient quota|status unknown for quota")
 _UNASKED = re.compile(r"failed calling webhook")
 _DENIES = re.compile(r"ValidatingAdmissionPolicy '[^']+'|admission webhook \"[^\"]+\"|violates PodSecurity \"[^\"]+\"")
+_FORBIDDEN = " is forbidden: "
 PASSES_S = 5.0
 """A webhook that has not answered for so long is a hindrance; at first, a controller tries again sooner."""
 
@@ -42,9 +43,14 @@ class Missing(NamedTuple):
 
     @property
     def denier(self) -> str:
-        """Which policy or webhook refuses them; empty if none does."""
+        """Which policy or webhook refuses them, or else why they are refused; empty if only a quota or nobody does.
+
+        Without the pod's name, a reason has the same words for each version: a service account that is gone, say.
+        """
+        if self.lacks_quota or self.is_unasked:
+            return ""
         found = _DENIES.search(self.why)
-        return found.group() if found else ""
+        return found.group() if found else self.why.partition(_FORBIDDEN)[2]
 
     def lasts(self, deadline_s: float, now: float) -> bool:
         """Whether they are missing for so long that the reason does not pass by itself soon."""
@@ -88,7 +94,7 @@ def unplaced_of(replicas: Iterable[Replica], missing: Iterable[Missing], named: 
 
 
 def denying_both(coming: Iterable[Missing], leaving: Iterable[Missing]) -> frozenset[str]:
-    """Return the policies and webhooks that refuse pods of both versions, so that the new one is not to blame."""
+    """Return what refuses pods of both versions, so that the new one is not to blame."""
     return frozenset({each.denier for each in coming} & {each.denier for each in leaving} - {""})
 
 
@@ -114,7 +120,7 @@ def with_kept_away(
     kept = [each for each in blocking if each.lasts(deadline_s, now)]
     if not kept:
         return found
-    both = f"{kept[0].told}; it refuses pods of both versions: correct it" if kept[0].denier in deniers else ""
+    both = f"{kept[0].told}; this keeps pods of both versions away: correct it" if kept[0].denier in deniers else ""
     return Hindrance(found.hindered + sum(each.number for each in kept), found.hindrance or both or kept[0].blocks)
 
 

@@ -66,8 +66,13 @@ class Problem(Frozen):
     hopeless_from: float = 0.0
     """From when on waiting will not help, if it may until then: seconds since the epoch."""
 
+    @property
+    def told(self) -> str:
+        """What is wrong, without its cause in one word."""
+        return f"{self.replica + ': ' if self.replica else ''}{self.message}"
+
     def __str__(self) -> str:
-        return f"{self.cause}: {self.replica + ': ' if self.replica else ''}{self.message}"
+        return f"{self.cause}: {self.told}"
 
 
 class Foreign(Frozen):

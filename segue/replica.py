@@ -27,6 +27,10 @@ class ContainerFacts(NamedTuple):
     """Whether it runs to its end before the others start: an init container, and no sidecar."""
     by_node: int = 0
     """How many of the restarts its node, or a resize in place, caused: they say nothing about its version."""
+    ready: bool = False
+    """Whether its own probes pass; for an init container, whether it succeeded."""
+    is_added: bool = False
+    """Whether it is not in the template of its version: admission added it when the pod was created."""
 
     @property
     def own_restarts(self) -> int:

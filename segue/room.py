@@ -1,7 +1,7 @@
 """Room: how many more replicas fit, by the free resources of nodes and quotas. Pure.
 
-The count respects node selectors, taints and requests, but not affinities, spread and priorities. So it may be too
-high, but never too low.
+The count respects node selectors, taints, requests, host ports and an anti-affinity to the own kind by host name, but
+no other affinities, spread and priorities. So it may be too high, but never too low.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +19,8 @@ Amounts = Mapping[str, Decimal]
 _KEEPS_OFF = {"NoSchedule", "NoExecute"}
 _GIB = Decimal(2**30)
 _PODS = "pods"
+_OF_QOS = ("cpu", "memory")
+"""The resources of which a pod of a quality of service other than BestEffort requests some."""
 _BYTES = {"memory", "ephemeral-storage"}
 
 
@@ -29,6 +31,10 @@ class Demand(Frozen):
     limits: dict[str, Decimal] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
+    priority_class: str = ""
+    """Its PriorityClass; empty if its template names none: the cluster may then have a default."""
+    exclusive: tuple[str, ...] = ()
+    """What it takes of its node that no other pod there may take: a host port, for example."""
     preempts: bool = False
     """Whether it may preempt replicas of the former version: its priority is, or may be, higher."""
 
@@ -41,6 +47,32 @@ class Node(NamedTuple):
     taints: tuple[dict[str, Any], ...]
     free: Amounts
     total: Amounts
+    exclusive: frozenset[str] = frozenset()
+    """What its pods have taken that no other pod there may take."""
+
+
+class Scope(NamedTuple):
+    """Which pods a quota counts."""
+
+    name: str
+    operator: str = "Exists"
+    values: tuple[str, ...] = ()
+
+    def holds(self, demand: "Demand") -> bool:
+        """Whether the quota surely counts a serving pod: it has no deadline, and admission may add to the rest."""
+        match self.name:
+            case "NotTerminating":
+                return True
+            case "NotBestEffort":
+                amounts = (each.get(name, Decimal(0)) for each in (demand.requests, demand.limits) for name in _OF_QOS)
+                return any(amount > 0 for amount in amounts)
+            case "PriorityClass":
+                return bool(demand.priority_class) and self._names(demand.priority_class)
+        return False
+
+    def _names(self, priority_class: str) -> bool:
+        is_named = priority_class in self.values
+        return {"Exists": True, "In": is_named, "NotIn": not is_named}.get(self.operator, False)
 
 
 class Quota(NamedTuple):
@@ -50,6 +82,11 @@ class Quota(NamedTuple):
     left: Amounts
     hard: Amounts = MappingProxyType({})
     """What it allows in all."""
+    scopes: tuple[Scope, ...] = ()
+
+    def counts(self, demand: "Demand") -> bool:
+        """Whether it surely counts a replica."""
+        return all(scope.holds(demand) for scope in self.scopes)
 
 
 class Room(Frozen):
@@ -104,7 +141,11 @@ def _together(pods: Sequence[tuple[Demand, int]]) -> Demand:
         return {name: sum((getattr(d, kind).get(name, Decimal(0)) * n for d, n in pods), Decimal(0)) for name in names}
 
     number = Decimal(sum(n for _, n in pods))
-    return Demand(requests={**total("requests"), _PODS: number}, limits=total("limits"))
+    classes = {demand.priority_class for demand, _ in pods}
+    return Demand(
+        requests={**total("requests"), _PODS: number}, limits=total("limits"),
+        priority_class=classes.pop() if len(classes) == 1 else "",
+    )  # fmt: skip
 
 
 def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
@@ -120,11 +161,16 @@ def nodes_for(demand: Demand, nodes: Iterable[Node]) -> list[Node]:
 
 def places_on(node: Node, demand: Demand) -> int:
     """Return how many more replicas fit on a node."""
-    return min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
+    if not node.exclusive.isdisjoint(demand.exclusive):
+        return 0
+    places = min(max(0, int(node.free.get(name, Decimal(0)) // need)) for name, need in _needed_on(demand).items())
+    return min(places, 1) if demand.exclusive else places
 
 
 def left_in(quota: Quota, demand: Demand) -> int | None:
     """Return how many more replicas a quota allows; None if it limits nothing that they request."""
+    if not quota.counts(demand):
+        return None
     allowed = [max(0, int(left // need)) for name, left in quota.left.items() if (need := _needed(name, demand)) > 0]
     return min(allowed, default=None)
 
@@ -145,6 +191,8 @@ class Exceeded(NamedTuple):
 def exceeded(quota: Quota, demand: Demand) -> list[Exceeded]:
     """Return of what one replica requests more than a quota allows in all. A number of pods may be 0 for a while."""
     needs = ((name, _needed(name, demand), most) for name, most in quota.hard.items())
+    if not quota.counts(demand):
+        return []
     return [Exceeded(quota, name, need) for name, need, most in needs if need > most and not name.endswith(_PODS)]
 
 
@@ -166,10 +214,14 @@ def _shortage(demand: Demand, nodes: Sequence[Node], of: int) -> str:
     """Return what is free of the resources that no node has enough of; of all, if no single one is short."""
     if not nodes:
         return f"no node of {of} matches its node selector and tolerations"
+    where = f"the {counted(len(nodes), 'node')} that may run it"
+    untaken = [node for node in nodes if node.exclusive.isdisjoint(demand.exclusive)]
+    if demand.exclusive and all(places_on(node, demand) for node in untaken):
+        are = "are" if len(demand.exclusive) > 1 else "is"
+        return f"{' and '.join(demand.exclusive)} {are} free on {len(untaken) or 'none'} of {where}"
     needed = _needed_on(demand)
     short = [n for n, need in needed.items() if all(node.free.get(n, Decimal(0)) < need for node in nodes)]
     free = [f"{_sum(n, (x.free for x in nodes))} of {_sum(n, (x.total for x in nodes))} {n}" for n in short or needed]
-    where = f"the {counted(len(nodes), 'node')} that may run it"
     asks = ", ".join(f"{n} {shown(n, needed[n])}" for n in short or needed)
     return f"{', '.join(free)} free on {where}; it requests {asks}"
 

@@ -12,7 +12,7 @@ from segue.merging import at
 
 def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: int, untried: str = "") -> LintSubject:
     """Return a Deployment for lint. ``old`` is the template that runs now; in a pair, that of the other Deployment."""
-    pods = pod_template(("template",), (), old, wanted)
+    pods = pod_template(("template",), (), old, wanted, namespace=_namespace(found))
     return LintSubject(
         kind="Deployment", found=found, replicas=replicas, pods=(pods,), selector=found["spec"]["selector"],
         untried=untried,
@@ -21,7 +21,7 @@ def judged_deployment(found: Object, wanted: Object, old: Object, *, replicas: i
 
 def judged_set(found: Object, wanted: Object, *, untried: str = "") -> LintSubject:
     """Return a StatefulSet."""
-    pods = pod_template(("template",), (), found["spec"]["template"], wanted)
+    pods = pod_template(("template",), (), found["spec"]["template"], wanted, namespace=_namespace(found))
     selector = found["spec"]["selector"]
     return LintSubject(
         kind="StatefulSet", found=found, replicas=replicas_of(found), pods=(pods,), selector=selector, untried=untried
@@ -35,7 +35,10 @@ def judged_groups(found: Object, wanted: Object, label: str) -> LintSubject:
 
     def part(field: str, number: int, *, leads: bool) -> PodTemplate:
         path, after = ("leaderWorkerTemplate", field), wanted["spec"][field]
-        return pod_template(path, (field,), before.get(field, after), after, labels=labels, number=number, leads=leads)
+        return pod_template(
+            path, (field,), before.get(field, after), after,
+            labels=labels, namespace=_namespace(found), number=number, leads=leads,
+        )  # fmt: skip
 
     if "leaderTemplate" not in wanted["spec"]:
         parts = [part("workerTemplate", size, leads=True)]
@@ -68,20 +71,25 @@ def judged_resource(
 
 def pod_template(
     path: tuple[str, ...], patch: tuple[str, ...], before: Object, wanted: Object, *,
-    labels: Mapping[str, str] | None = None, number: int = 1, leads: bool = True,
+    labels: Mapping[str, str] | None = None, namespace: str = "", number: int = 1, leads: bool = True,
 ) -> PodTemplate:  # fmt: skip
     """Return one pod template; in pods that do not lead, only containers with ports serve."""
     spec, new = wanted["spec"], stopping_of(wanted)
+    all_labels = {**wanted.get("metadata", {}).get("labels", {}), **(labels or {})}
     ported = {c["name"] for c in spec.get("containers", []) if c.get("ports")}
     return PodTemplate(
         path=(*path, "spec"),
         patch=(*patch, "spec"),
         spec=spec,
-        labels={**wanted.get("metadata", {}).get("labels", {}), **(labels or {})},
+        labels=all_labels,
         serving=frozenset(hook.container for hook in new.hooks if leads or hook.container in ported),
         old=stopping_of(before),
         new=new,
-        demand=demand_of(spec),
+        demand=demand_of(spec, all_labels, namespace),
         number=number,
         old_class=before["spec"].get("priorityClassName", ""),
     )
+
+
+def _namespace(found: Object) -> str:
+    return str(found["metadata"].get("namespace", ""))

@@ -1,6 +1,6 @@
 """Reads a pod from the API server into the facts that the core decides on."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from activities.cluster import Object
@@ -22,6 +22,8 @@ _NOT_STARTED = {"StartError", "ContainerCannotRun"}
 """The reasons of containerd and Docker for a container that never ran."""
 OVERDUE_S = 2.0
 """A pod that still exists so long after it was to be killed does not go by itself soon."""
+STUCK_S = 8.0
+"""A replica for which there is no room is held up by such a pod: a kubelet may need some seconds more than it said."""
 _SCHEDULING_S = 2.0
 """A pod that got its node later than this after its creation had to wait for a place."""
 
@@ -76,6 +78,12 @@ def overdue(pods: Iterable[Object], now: float) -> Problem | None:
     return Problem(cause=Cause.DEADLINE, message=message, replica=str(first["name"]))
 
 
+def stuck(pods: Iterable[Object], deadline_s: float, now: float, *, waits: bool) -> Problem | None:
+    """Return the problem of the first pod that should be gone and keeps its place, if others wait for room."""
+    later_s = max(0.0, min(STUCK_S, deadline_s / 2) - OVERDUE_S)
+    return overdue((pod for pod in pods if stop_requested_at(pod) is not None), now - later_s) if waits else None
+
+
 def freed_by(stopping: Iterable[Object], removed: Iterable[Gone], *, waits: bool) -> float:
     """Return when stopping pods free their resources at the latest: seconds since the epoch, or 0 without any.
 
@@ -96,8 +104,8 @@ def is_ready(pod: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
-def read_replica(pod: Object, version: str) -> Replica:
-    """Read one pod of the template with fingerprint ``version``."""
+def read_replica(pod: Object, version: str, own: Collection[str] = ()) -> Replica:
+    """Read one pod of the template with fingerprint ``version``; ``own`` are its containers, if they are known."""
     conditions = {c["type"]: c for c in pod.get("status", {}).get("conditions", [])}
     ready = conditions.get("Ready", {})
     scheduled = conditions.get("PodScheduled", {})
@@ -110,7 +118,7 @@ def read_replica(pod: Object, version: str) -> Replica:
         unschedulable=scheduled.get("message", "") if unplaced else "",
         unplaced_since=seconds_of(scheduled.get("lastTransitionTime")) if unplaced else None,
         unready="" if is_ready(pod) else ready.get("message", ""),
-        containers=tuple(_containers(pod)),
+        containers=tuple(_containers(pod, own)),
         marked=ready.get("status") == "False" and ready.get("reason") == DRAINING,
         first=goes_first(pod),
         uid=pod["metadata"].get("uid", ""),
@@ -163,7 +171,7 @@ def named_ports(spec: Object) -> Iterator[tuple[str, int]]:
                 yield port["name"], port["containerPort"]
 
 
-def _containers(pod: Object) -> Iterator[ContainerFacts]:
+def _containers(pod: Object, own: Collection[str]) -> Iterator[ContainerFacts]:
     """Read all containers, init containers first: they can keep the others from starting."""
     changes = max(0, pod["metadata"].get("generation", 1) - 1)
     written = {c["name"]: c for kind in ("initContainers", "containers") for c in pod.get("spec", {}).get(kind, [])}
@@ -171,7 +179,8 @@ def _containers(pod: Object) -> Iterator[ContainerFacts]:
     for kind in ("initContainerStatuses", "containerStatuses"):
         for status in pod.get("status", {}).get(kind, []):
             name = status["name"]
-            yield _container(status, written.get(name, {}), changes)._replace(is_init=name in inits)
+            read = _container(status, written.get(name, {}), changes)
+            yield read._replace(is_init=name in inits, is_added=bool(own) and name not in own)
 
 
 def _container(status: dict[str, Any], written: dict[str, Any], changes: int) -> ContainerFacts:
@@ -188,6 +197,7 @@ def _container(status: dict[str, Any], written: dict[str, Any], changes: int) ->
         exit_code=ended.get("exitCode"),
         start_error=ended.get("message", "") if ended.get("reason") in _NOT_STARTED else "",
         image=written.get("image", ""),
+        ready=status.get("ready", False),
         memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )
 

@@ -70,6 +70,14 @@ def version_of(template: Object) -> Version:
     return Version(template=fingerprint(template), images=images, more_images=more)
 
 
+def containers_of(template: Object) -> frozenset[str]:
+    """Return the names of all containers, init containers too; of both templates of a group."""
+    spec = template.get("spec", {})
+    specs = [spec, *(spec[name]["spec"] for name in ("leaderTemplate", "workerTemplate") if name in spec)]
+    found = (c for each in specs for kind in ("containers", "initContainers") for c in each.get(kind, []))
+    return frozenset(c["name"] for c in found)
+
+
 def sidecars_of(spec: Object) -> list[Object]:
     """Return the init containers that run as long as the pod."""
     return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]

@@ -1,11 +1,10 @@
 """Rules about how a rollout moves replicas, and about what else moves them."""
 
-from collections.abc import Mapping
-
 from segue.budget import Budget
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
+from segue.selecting import selects
 from segue.spec import MADE_LABEL, PairTarget
 from segue.units import counted, resolve
 
@@ -63,7 +62,7 @@ def revision_history_too_low(facts: Facts) -> list[Found]:
 def no_disruption_budget(facts: Facts) -> list[Found]:
     """Find targets that may lose every replica at once to a drain of nodes."""
     if facts.replicas <= 1 or any(
-        _selects(budget["spec"].get("selector"), pods.labels) for budget in facts.budgets for pods in facts.pods[:1]
+        selects(budget["spec"].get("selector"), pods.labels) for budget in facts.budgets for pods in facts.pods[:1]
     ):
         return []
     taken = {budget["metadata"]["name"] for budget in facts.budgets}
@@ -83,7 +82,7 @@ def blocking_disruption_budget(facts: Facts) -> list[Found]:
     """Find disruption budgets that never allow an eviction."""
     found = []
     for budget in facts.budgets if facts.replicas else ():
-        counts = [p.number for p in facts.pods if _selects(budget["spec"].get("selector"), p.labels)]
+        counts = [p.number for p in facts.pods if selects(budget["spec"].get("selector"), p.labels)]
         if counts:
             found += _blocking(facts, budget, sum(counts) * facts.replicas)
     return found
@@ -147,9 +146,9 @@ def overlapping_selectors(facts: Facts) -> list[Found]:
     found = []
     for other in others:
         labels = other["spec"]["template"]["metadata"].get("labels", {})
-        if any(_selects(other["spec"]["selector"], pods.labels) for pods in facts.pods[:1]):
+        if any(selects(other["spec"]["selector"], pods.labels) for pods in facts.pods[:1]):
             found.append(_overlap(other, f"selects the pods of {facts.ref} too"))
-        if facts.ref.kind == "Deployment" and _selects(facts.target.selector, labels):
+        if facts.ref.kind == "Deployment" and selects(facts.target.selector, labels):
             found.append(_overlap(facts.target.found, f"selects the pods of {_ref(other, 'Deployment')} too"))
     return found
 
@@ -180,25 +179,6 @@ def _overlap(wide: Object, why: str) -> Found:
         "a selector cannot be changed: delete the Deployment first with --cascade=orphan, and its old pods at the end"
     )
     return Found(Severity.WARNING, ref, "spec.selector", why, Mend(how=How.CREATE, object=ref, body=body, note=note))
-
-
-def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches these labels; an empty one matches all, None matches nothing."""
-    if selector is None:
-        return False
-    equal = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    return equal and all(_meets(e, labels) for e in selector.get("matchExpressions", []))
-
-
-def _meets(expression: Object, labels: Mapping[str, str]) -> bool:
-    key, values = expression["key"], expression.get("values", [])
-    meets = {
-        "In": labels.get(key) in values,
-        "NotIn": labels.get(key) not in values,
-        "Exists": key in labels,
-        "DoesNotExist": key not in labels,
-    }
-    return meets[expression["operator"]]
 
 
 def _ref(found: Object, kind: str) -> Ref:

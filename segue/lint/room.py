@@ -116,6 +116,8 @@ def fitting(facts: Facts) -> int | None:
 
 def _because(facts: Facts, surge: int) -> str:
     pods = facts.pods[0]
+    if pods.demand.exclusive:
+        return facts.room.why
     if len(facts.pods) > 1 or pods.number > 1:
         return f"each is a group of {sum(each.number for each in facts.pods)} pods; {facts.room.why}"
     demand = pods.demand

@@ -1,11 +1,20 @@
 """A worker that was frozen reads before it judges, and a worker whose clock is wrong uses the cluster's time."""
 
+import asyncio
+import json
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from harness import Lab, until
+from aiohttp import web
+from gate_servers import SECRET
+from harness import FAST, Lab, WorkerProcess, until
+from readiness import NEVER_READY
+from real_servers import be_kubelet
 from skewed_worker import SKEW
 
 DEADLINE_S = 6
@@ -27,6 +36,69 @@ async def test_a_frozen_worker_does_not_blame_the_version(lab: Lab) -> None:
         finally:
             worker.send(signal.SIGCONT)
         await case.ends("Completed")
+
+
+TIMEOUT_S, FROZEN_S = 4, 9
+
+
+class Freezing:
+    """Stops a worker when it has asked for each of several paths for the first time, and answers meanwhile."""
+
+    def __init__(self, *paths: str) -> None:
+        self._missing = {*paths}
+        self.asked: list[str] = []
+        self.worker: WorkerProcess | None = None
+        self._frozen = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(request.path)
+        self._missing.discard(request.path)
+        if not self._missing and not self._frozen.is_set():
+            self._freeze()
+        await self._frozen.wait()
+        return web.json_response({"verdict": "pass", "why": "it answers well"})
+
+    def _freeze(self) -> None:
+        assert self.worker is not None
+        self.worker.send(signal.SIGSTOP)
+        asyncio.get_running_loop().call_later(FROZEN_S, self.worker.send, signal.SIGCONT)
+        self._frozen.set()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[int]:
+        """Serve on a free port of this machine, and yield it."""
+        app = web.Application()
+        app.add_routes([web.route("*", "/{path}", self.answer)])
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            yield int(runner.addresses[0][1])
+        finally:
+            await runner.cleanup()
+
+
+async def test_a_worker_that_is_frozen_while_it_asks(lab: Lab, tmp_path: Path) -> None:
+    """A serving check and a gate of one try get their answers in time, and it reads them too late: it asks again."""
+    asked, secret = Freezing("/serves", "/judges"), tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    patient = FAST.model_copy(update={"heartbeat_s": 60.0})  # the same attempt goes on afterwards
+    async with asked.served() as port:
+        hook = {"url": f"http://127.0.0.1:{port}/judges", "secret_file": str(secret), "timeout_s": TIMEOUT_S}
+        asked.worker = lab.worker(SEGUE_POD_ACCESS="direct", SEGUE_WEBHOOKS=json.dumps({"judge": hook}))
+        await asked.worker.serves()
+        addresses = {f"example/chat:{version}": "127.0.0.1" for version in (1, 2)}
+        lab.tasks["kubelet"] = asyncio.create_task(be_kubelet(lab, addresses))
+        checks = [{"http": {"path": "/serves"}}]
+        serving = {"port": port, "tries": 1, "timeout": f"{TIMEOUT_S}s", "checks": checks}
+        gate = {"name": "judge", "webhook": {"name": "judge"}, "consecutiveErrorLimit": 0, "onInconclusive": "rollback"}
+
+        async def completes(name: str, **spec: Any) -> None:
+            async with lab.case(name, 1, target=NEVER_READY, tuning=patient, **spec) as case:
+                await case.ends("Completed")
+
+        await asyncio.gather(completes("serves", serving=serving), completes("judged", gates=[gate]))
+    assert asked.asked.count("/serves") > 1 and asked.asked.count("/judges") > 1
 
 
 @pytest.mark.parametrize("skew_s", [-3600, 3600], ids=["behind", "ahead"])

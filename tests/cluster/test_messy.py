@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from harness import FAST, Lab, until
+from kube_api import create
+from policies import admission, rewriting
 from puppets import ATTACHED, EVICTED, PUPPET, REJECTED, lose_node, puppets
 from subjects import SUBJECTS, LeaderWorkerSetSubject, StatefulSetSubject, Subject
 
@@ -125,7 +127,57 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
             await case.ends("Completed")
         case.watcher.assert_within(1, 2)
 
-    await asyncio.gather(cache(), gated(), lost(), volume(), late("pulled", "pull.3"), late("absent", "absent.3"))
+    async def balanced() -> None:
+        """A load balancer sets the condition of a readiness gate some seconds late."""
+        gate = "example.org/health"
+
+        async def passes(version: str) -> None:
+            pod = await until("it waits", lambda: next(iter(played.pods("balanced", version)), None))
+            condition = {"type": gate, "status": "True"}
+            body = {"status": {"conditions": [condition]}}
+            played.core.patch_namespaced_pod_status(pod.metadata.name, played.namespace, body)
+
+        gated = {"readinessGates": [{"conditionType": gate}]}
+        await played.deploy("balanced", 1, mode=PUPPET, image="example/chat:1-gate", pod=gated)
+        await passes("chat:1")
+        await until("it is ready", lambda: any(map(ready, played.pods("balanced"))))
+        async with played.rolled("balanced", image("gate"), readiness={"minReady": "0s", "deadline": "5s"}) as case:
+            report = await case.ends("RolledBack")
+            told = f'corresponding condition of pod readiness gate "{gate}" does not exist. (no progress for 5 s)'
+            assert report.status.reason.endswith(told), report.status.reason
+        async with played.rolled("balanced", image("gate"), readiness=READ) as case:
+            await passes("chat:2")
+            await case.ends("Completed")
+        case.watcher.assert_within(1, 2)
+
+    passing = (late("pulled", "pull.3"), late("absent", "absent.3"))
+    await asyncio.gather(cache(), gated(), lost(), volume(), balanced(), *passing)
+
+
+ADDS = """[JSONPatch{op: "add", path: "/spec/containers/-",
+    value: Object.spec.containers{name: "proxy", image: "example/proxy:1"}}]"""
+
+
+@KINDS
+async def test_what_admission_adds_to_pods_is_not_the_version(played: Lab, kind: type[Subject]) -> None:
+    """A policy adds a sidecar to pods that are created from now on, and it is never ready in the new ones."""
+    await kind(played, "chat").create(2, mode=PUPPET)
+    await until("all are ready", lambda: sum(map(ready, played.pods("chat"))) == 2)
+    probe = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "server", "image": "a"}]}}
+
+    def adds() -> bool:
+        made = create(played.core.create_namespaced_pod, played.namespace, probe, dry_run="All")
+        return len(made.spec.containers) == 2
+
+    soon = {"minReady": "0s", "deadline": "5s"}
+    spec = rewriting(ADDS, "pods", group="", operation="CREATE")
+    async with admission(played, "Mutating", "adds", spec):
+        await until("the policy is in force", adds)
+        async with played.rolled("chat", image("beside"), kind=kind, readiness=soon) as case:
+            report = await case.ends("RolledBack")
+        told = "containers with unready status: [proxy] (proxy is not part of the version: a webhook or policy added it"
+        assert told in report.status.reason, report.status.reason
+    case.watcher.assert_within(1, 3)
 
 
 async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:

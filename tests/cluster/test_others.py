@@ -1,8 +1,7 @@
 """Somebody else acts on the target, or a former run left it in the middle: noticed, named, never fought."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import yaml
 from harness import ROOT, Case, Lab, until
 from kube_api import create
 from kubernetes.client import ApiException
+from policies import admission, rewriting
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 from temporalio.client import WorkflowFailureError
@@ -45,35 +45,9 @@ PAUSES = """object.spec.template == oldObject.spec.template ? [] :
     [JSONPatch{op: "add", path: "/spec/paused", value: true}]"""
 
 
-@asynccontextmanager
-async def admission(lab: Lab, kind: str, name: str, spec: dict[str, Any], **binding: Any) -> AsyncIterator[None]:
-    """An admission policy of a kind (Mutating, Validating), and its binding, for this lab's namespace only."""
-    group, called = ("admissionregistration.k8s.io", "v1"), f"{lab.namespace}-{name}"
-    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": lab.namespace}}}
-    specs = {
-        f"{kind}AdmissionPolicy": {**spec, "matchConstraints": {**spec["matchConstraints"], **selector}},
-        f"{kind}AdmissionPolicyBinding": {"policyName": called, **binding},
-    }
-    plurals = [f"{kind.lower()}admissionpolicies", f"{kind.lower()}admissionpolicybindings"]
-    for plural, (each, given) in zip(plurals, specs.items(), strict=True):
-        body = {"apiVersion": "/".join(group), "kind": each, "metadata": {"name": called}, "spec": given}
-        lab.custom.create_cluster_custom_object(*group, plural, body)
-    try:
-        yield
-    finally:
-        for plural in reversed(plurals):
-            lab.custom.delete_cluster_custom_object(*group, plural, called)
-
-
 def policy(lab: Lab, name: str, expression: str) -> AbstractAsyncContextManager[None]:
     """A policy that changes each update of one target."""
-    resources = ["deployments", "statefulsets"]
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": resources}
-    spec = {
-        "matchConstraints": {"resourceRules": [{**rule, "resourceNames": [name]}]},
-        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
-        "reinvocationPolicy": "Never",
-    }
+    spec = rewriting(expression, "deployments", "statefulsets", resourceNames=[name])
     return admission(lab, "Mutating", name, spec)
 
 
@@ -98,6 +72,7 @@ FOREIGN = {
     "max-surge": ({"strategy": {"rollingUpdate": {"maxSurge": 3}}}, "maxSurge=3"),
     "min-ready": ({"minReadySeconds": 7}, "minReadySeconds=7"),
 }
+BASELINE = {"template": with_image("example/chat:1")}
 BACK: dict[str, dict[str, Any]] = {
     "image": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:2"}]}}},
     "env": {"template": {"spec": {"containers": [{"name": "server", "env": [{"name": "A", "$patch": "delete"}]}]}}},
@@ -146,7 +121,8 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
     async def one(name: str, way: str, outcome: str, image: str) -> None:
         async with served.case(name, **ASKS) as case:
             await at_waypoint(case)
-            served.patch(name, {"spec": FOREIGN[name.split("-", maxsplit=1)[0]][0]}, manager="kubectl-edit")
+            patch = BASELINE if name == "baseline-abort" else FOREIGN[name.split("-", maxsplit=1)[0]][0]
+            served.patch(name, {"spec": patch}, manager="kubectl-edit")
             await case.run.until("it holds", lambda s: s.phase == "Held")
             fields = {"change": {"images": {"server": "example/chat:3"}}} if way == "retarget" else {}
             await case.run.send(way, **fields)
@@ -160,6 +136,7 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
         one("image-abort", "abort", "Aborted", "chat:1"),
         one("image-retarget", "retarget", "Completed", "chat:3"),
         one("env-abort", "abort", "Aborted", "chat:1"),
+        one("baseline-abort", "abort", "Aborted", "chat:1"),
         one("env-retarget", "retarget", "Completed", "chat:3"),
     )
 
@@ -564,7 +541,8 @@ async def test_a_policy_that_refuses_pods_of_both_versions(served: Lab) -> None:
             lost = served.pods("chat", "chat:1")[0].metadata.name
             served.core.delete_namespaced_pod(lost, served.namespace, grace_period_seconds=0)
             status = await case.run.until("it holds", lambda status: status.phase == "Held")
-            assert "images must be signed; it refuses pods of both versions" in status.waiting_for, status.waiting_for
+            told = "images must be signed; this keeps pods of both versions away: correct it"
+            assert told in status.waiting_for, status.waiting_for
         await case.ends("Completed")
         case.watcher.assert_within(1, 3)
 

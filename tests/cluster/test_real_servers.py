@@ -57,7 +57,7 @@ async def asking(stack: Stack, servers: Fleet) -> AsyncIterator[Lab]:
     async with open_lab(stack) as lab:
         worker = lab.worker(SEGUE_POD_ACCESS="direct", SEGUE_SERVING_CREDENTIALS=json.dumps(credentials))
         await worker.serves()
-        kubelet = asyncio.create_task(be_kubelet(lab, servers))
+        kubelet = asyncio.create_task(be_kubelet(lab, servers.addresses))
         yield lab
         kubelet.cancel()
         with suppress(asyncio.CancelledError):

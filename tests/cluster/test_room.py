@@ -173,7 +173,24 @@ async def test_what_is_counted_is_told_and_done(counted: Lab, nodes: Any, kind: 
             await case.ends("Completed")
         case.watcher.assert_within(2, 3)
 
-    await asyncio.gather(old_first(), some(), more_than_before())
+    async def one_on_each_node() -> None:
+        """Its host port, and its anti-affinity to its own kind, leave no place although nothing else is short."""
+        target = nodes(counted, "apart", 4)
+        ports = [{"containerPort": 8000, "hostPort": 8000}]
+        term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "apart"}}}
+        target["pod"]["affinity"] = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+        target["container"] = {"ports": ports}
+        strategy = {"maxSurge": 1, "maxUnavailable": 1}
+        async with counted.case("apart", 1, kind=kind, target=target, strategy=strategy) as case:
+            (warning,) = await warnings_of(case)
+            place = f"a place without another pod of {counted.namespace} with app=apart (podAntiAffinity)"
+            taken = f"{place} and hostPort 8000/TCP are free on none of the 1 node that may run it"
+            assert warning.startswith(f"there is no room to add a replica ({taken}): old ones go first")
+            report = await case.ends("Completed")
+        assert any("old 1→0, new 0→1; room for only 1 in total" in entry.detail for entry in report.entries)
+        case.watcher.assert_within(0, 1, passing=1)
+
+    await asyncio.gather(old_first(), some(), more_than_before(), one_on_each_node())
 
 
 @LED_SELDOM
@@ -236,6 +253,40 @@ async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: An
         )
         await case.ends("Completed")
     case.watcher.assert_within(0, 1)
+
+
+@LED_SELDOM
+async def test_what_never_goes_keeps_its_place(served: Lab, nodes: Any, kind: Kind) -> None:
+    """A finalizer keeps an old pod, and its accelerator: held past the deadline, and named; back the same."""
+    stops = {"pod": {"terminationGracePeriodSeconds": 1}}
+    given: dict[str, Any] = {
+        "strategy": {"maxSurge": 0, "maxUnavailable": 1},
+        "readiness": {"minReady": "0s", "deadline": "5s"},
+    }
+
+    def keep(name: str, by: list[str] | None) -> None:
+        served.core.patch_namespaced_pod(name, served.namespace, {"metadata": {"finalizers": by}})
+
+    async def one(name: str, *, back: bool) -> None:
+        target = nodes(served, name, 1)
+        target["pod"] |= stops["pod"]
+        await kind(served, name).create(1, **target)
+        pod = served.pods(name)[0].metadata.name
+        keep(pod, ["example.org/keep"])
+        told = f"{pod}: was to be gone by "
+        async with served.rolled(name, kind=kind, **given) as case:
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert status.waiting_for.startswith(f"room: {told}"), status.waiting_for
+            assert status.waiting_for.endswith("; its finalizers keep it: example.org/keep"), status.waiting_for
+            if back:
+                await case.run.send("abort")
+                status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
+                assert "Insufficient nvidia.com/gpu" in status.reason and told in status.reason, status.reason
+            keep(pod, None)
+            await case.ends("Aborted" if back else "Completed")
+        case.watcher.assert_within(0, 1)
+
+    await asyncio.gather(one("kept", back=False), one("back", back=True))
 
 
 async def _says(case: Case, *words: str) -> bool:

@@ -90,6 +90,13 @@ class _Player:
                 self._once(pod, "fails", True, _waiting(pod, "ErrImagePull", BUSY))
                 self._once(pod, "waits", age_s > after_s / 2, _waiting(pod, "ImagePullBackOff", BACK_OFF))
                 self._once(pod, "ready", age_s > after_s, _ready(pod))
+            case "beside":
+                self._once(pod, "runs", age_s > 0.3, _unready_beside(pod))
+            case "gate":
+                gates = {each.condition_type for each in pod.spec.readiness_gates}
+                true = {each.type for each in pod.status.conditions if each.status == "True"}
+                self._once(pod, "waits", True, _gated(pod, *sorted(gates)))
+                self._once(pod, "ready", gates <= true, _ready(pod))
             case "mount":
                 if self._once(pod, "waits", True, _waiting(pod, "ContainerCreating", "")):
                     self._event(pod, "FailedAttachVolume", ATTACHED)
@@ -134,6 +141,23 @@ def _ready(pod: Any) -> Object:
         "conditions": _conditions(ready=True),
         "containerStatuses": _containers(pod, running, ready=True),
     }
+
+
+def _gated(pod: Any, gate: str) -> Object:
+    """Return the status of a pod whose containers are ready, and whose readiness gate is not."""
+    message = f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+    false = {"status": "False", "reason": "ReadinessGatesNotReady", "message": message}
+    status = _ready(pod)
+    return {**status, "conditions": [{**c, **(false if c["type"] == "Ready" else {})} for c in status["conditions"]]}
+
+
+def _unready_beside(pod: Any) -> Object:
+    """Return the status of a pod whose last container is not ready, and all others are."""
+    *others, last = _ready(pod)["containerStatuses"]
+    message = f"containers with unready status: [{last['name']}]"
+    conditions = [{**c, "reason": "ContainersNotReady", "message": message} for c in _conditions(ready=False)]
+    statuses = [*others, {**last, "ready": False}]
+    return {"phase": "Running", "conditions": conditions, "containerStatuses": statuses}
 
 
 def _waiting(pod: Any, reason: str, message: str) -> Object:

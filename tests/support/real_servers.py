@@ -255,7 +255,7 @@ def fleet_of(servers: RealServers, stack: Stack, folder: Path) -> Iterator[Fleet
         fleet.end()
 
 
-async def be_kubelet(lab: Lab, fleet: Fleet) -> None:
+async def be_kubelet(lab: Lab, addresses: Mapping[str, str]) -> None:
     """Give each ``never-ready`` fake pod the address of its image's server, and make it Ready."""
     given: set[str] = set()
     while True:
@@ -264,7 +264,7 @@ async def be_kubelet(lab: Lab, fleet: Fleet) -> None:
             # Once it runs, a fake node writes no more of it.
             if pod.status.phase != "Running" or pod.metadata.uid in given or pod.metadata.deletion_timestamp:
                 continue
-            address = fleet.addresses[pod.spec.containers[0].image]
+            address = addresses[pod.spec.containers[0].image]
             ready = [{"type": kind, "status": "True", "reason": ""} for kind in ("ContainersReady", "Ready")]
             status = {"podIP": address, "podIPs": [{"$patch": "replace"}, {"ip": address}], "conditions": ready}
             await asyncio.to_thread(

@@ -12,7 +12,9 @@ from activities import capacity as capacities
 from activities.capacity import UNREACHABLE, Capacity, Sums, taken_by
 from activities.clock import Clock
 from activities.cluster import Cluster
+from activities.room import demand_of
 from segue.errors import NotAllowed, SegueError, Unreachable
+from segue.room import places_on
 
 Object = dict[str, Any]
 
@@ -64,6 +66,47 @@ def test_a_node_that_changes_keeps_the_sum_of_its_pods() -> None:
     sums.drop_node("a")
     sums.put_node(node("a"))
     assert free(sums) == {"a": (Decimal(5), Decimal(9))}, "its pods are still there"
+
+
+def apart(**term: Any) -> Object:
+    rule = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "chat"}}, **term}
+    return {"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [rule]}}}
+
+
+def ported(**port: Any) -> Object:
+    return {"containers": [{"name": "server", "ports": [{"containerPort": 80, **port}]}]}
+
+
+PLACE = "a place without another pod of serving with app=chat (podAntiAffinity)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "taken"),
+    [
+        (ported(hostPort=80), {"hostPort 80/TCP"}),
+        (ported(hostPort=80, protocol="UDP", hostIP="0.0.0.0"), {"hostPort 80/UDP"}),
+        (ported(hostPort=80, hostIP="10.0.0.1"), set()),
+        (ported(), set()),
+        (apart(), {PLACE}),
+        (apart(topologyKey="zone"), set()),
+        (apart(labelSelector={"matchLabels": {"app": "other"}}), set()),
+        (apart(labelSelector=None), set()),
+        (apart(matchLabelKeys=["pod-template-hash"]), set()),
+        (apart(namespaceSelector={"matchLabels": {"a": "b"}}), set()),
+    ],
+)
+def test_what_only_one_pod_of_a_node_may_take(spec: Object, taken: set[str]) -> None:
+    """It is taken as long as such a pod is there, and what the next one demands has the same name."""
+    metadata = {"uid": "1", "namespace": "serving", "labels": {"app": "chat", "more": "x"}}
+    there = {"metadata": metadata, "spec": {"nodeName": "a", **spec}}
+    sums = Sums()
+    sums.replace_nodes([node("a")])
+    sums.put_pod(taken_by(there))
+    (counted,) = sums.nodes()
+    assert counted.exclusive == taken == {*demand_of(spec, {"app": "chat"}, "serving").exclusive}
+    assert places_on(counted, demand_of(spec, {"app": "chat"}, "serving")) == (0 if taken else 9)
+    sums.drop_pod("1")
+    assert not sums.nodes()[0].exclusive
 
 
 def test_one_change_counts_one_node_again() -> None:

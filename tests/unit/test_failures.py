@@ -1,11 +1,13 @@
 """Failures of replicas, distinguished as a person would read them off the pod."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from activities.kept_fields import kept
 from activities.levers.pods import read_replica
+from activities.levers.template import containers_of
 from activities.rollout import _unsure
 from segue.decide import Act, Decision
 from segue.ended_pods import judged
@@ -165,6 +167,42 @@ def test_a_resize_in_place_is_no_restart_of_the_version(policy: str, generation:
     }
     (container,) = read_replica(kept("pods", found), "v").containers
     assert container.own_restarts == restarts
+
+
+RESTARTED = "ended with exit code 1 and was restarted 9 times"
+
+
+def test_what_is_no_part_of_the_version_is_told() -> None:
+    """Admission added a container to the pod: it is named as such if nothing else keeps the replica from readiness."""
+    runs: dict[str, Any] = {"running": {}}
+    waits = {"waiting": {"reason": "PodInitializing"}}
+    crashes = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+    def told(*, own: set[str] | None = None, inits: Sequence[object] = (), **ready: bool) -> str:
+        states = {"server": waits if inits else runs, "proxy": crashes if "crash" in ready else runs}
+        listed = [
+            {"name": n, "ready": r, "restartCount": 0, "state": states[n]} for n, r in ready.items() if n in states
+        ]
+        if "crash" in ready:
+            listed[-1] |= {"restartCount": 9, "lastState": ENDED}
+        status = {"containerStatuses": listed, "initContainerStatuses": [*inits]}
+        pod = {"metadata": {"name": "a", "uid": "u"}, "spec": {}, "status": status}
+        problem = diagnose(read_replica(kept("pods", pod), "v", {"server"} if own is None else own), 0)
+        assert problem is not None
+        return problem.message
+
+    assert containers_of({"spec": {"containers": [{"name": "a"}], "initContainers": [{"name": "b"}]}}) == {"a", "b"}
+    parts = {f"{part}Template": {"spec": {"containers": [{"name": part}]}} for part in ("leader", "worker")}
+    assert containers_of({"spec": {"size": 2, **parts}}) == {"leader", "worker"}
+    native = [{"name": "proxy", "ready": False, "restartCount": 0, "state": runs}]
+    passed = [{"name": "setup", "ready": True, "restartCount": 0, "state": {"terminated": {"exitCode": 0}}}]
+    note = "proxy is not part of the version: a webhook or policy added it to the pod"
+    assert told(server=True, proxy=False).startswith(f"is not ready ({note}")
+    assert note in told(server=False, inits=native), "the server waits for it"
+    assert told(server=True, proxy=False, crash=True).startswith(f"proxy {RESTARTED} ({note}")
+    assert told(server=True, proxy=False, own={"server", "proxy"}) == "is not ready"
+    assert told(server=True, proxy=False, own=set()) == "is not ready", "its template is not known"
+    assert told(server=False, proxy=False) == told(server=False) == told(server=False, inits=passed) == "is not ready"
 
 
 def test_the_worst_is_told() -> None:

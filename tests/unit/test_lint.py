@@ -197,6 +197,7 @@ def quota(hard: Object, used: Object | None = None, **spec: Any) -> Object:
     }
 
 
+OF_HIGH = {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}
 GPU = {"resources": {"limits": {"nvidia.com/gpu": "4"}, "requests": {"cpu": "1500m", "memory": "1Gi"}}}
 FULL = [running("a", **{"nvidia.com/gpu": "6"})]
 EIGHT: dict[str, Any] = {"nvidia.com/gpu": "8"}
@@ -303,6 +304,12 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     ),
     "more memory than a quota ever allows": (
         "exceeds-quota", "error", world(pod=server(**GPU), rollout=rollout(), quotas=[quota({"memory": "1Mi"})]),
+    ),
+    "more than a quota of its class ever allows": (
+        "exceeds-quota", "error",
+        world(pod={**server(**GPU), "priorityClassName": "high"}, rollout=rollout(), quotas=[quota(
+            {"memory": "1Mi"}, scopes=["NotBestEffort"], scopeSelector={"matchExpressions": [OF_HIGH]}
+        )]),
     ),
     "a higher priority": (
         "preempts-old-replicas", "error",
@@ -424,6 +431,10 @@ PASSES: dict[str, World] = {
         pod={**server(), "nodeSelector": {"gpu": "h100"}}, nodes=[node("a"), node("b", labels={"gpu": "h100"})]
     ),
     "a quota of others": world(quotas=[quota({"pods": "0"}, scopes=["Terminating"])]),
+    "a quota of another class": world(
+        pod={**server(**GPU), "priorityClassName": "low"},
+        quotas=[quota({"memory": "1Mi"}, scopeSelector={"matchExpressions": [OF_HIGH]})],
+    ),
     "a quota of something else": world(quotas=[quota({"requests.nvidia.com/gpu": "0", "count/jobs.batch": "0"})]),
     "no surge": world(nodes=[], rollout=rollout(strategy={"maxSurge": 0, "maxUnavailable": 1})),
 }

@@ -24,6 +24,7 @@ RULES = Rules.model_validate({"strategy": {"maxSurge": 1}, "readiness": {"minRea
 IN_PLACE = Rules.model_validate({**dict(RULES), "strategy": {"maxSurge": 0, "maxUnavailable": 1}})
 POLICY = "pods \"chat-x\" is forbidden: ValidatingAdmissionPolicy 'signed' with binding 'signed' denied request: no"
 SECURE = 'pods "chat-x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false'
+ACCOUNT = 'pods "chat-x" is forbidden: error looking up service account serving/chat: serviceaccount "chat" not found'
 DENIED = 'admission webhook "a.b.c" denied the request: no'
 OLD, NEW, MISSING = 4, 1, 1
 
@@ -100,6 +101,45 @@ def test_a_full_quota_is_a_lack_of_room(seen: Any) -> None:
     assert decision.act is Act.CROWDED and "exceeded quota: best" in decision.why, decision
 
 
+def of_pods(left_pod: dict[str, Any], right_pod: dict[str, Any], state: State) -> tuple[Observation, Observation]:
+    """(3, 1) of 4, without a surge, as a Deployment and as a pair, with one more pod of each side."""
+    old, new = replicaset("v1", "chat", OLD - 1, 1), replicaset("v2", "chat", 1, 2)
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    found = deployment("chat", OLD, 2, paused=True, strategy=rolling, minReadySeconds=HOLD_MIN_READY_S)
+    there = [*pods_of("v1", OLD - 1), left_pod]
+    sides = deployment("chat", OLD - 1, 1), deployment("chat-next", 1, 2)
+    left, right = Objects(sides[0], [old], there), Objects(sides[1], [new], [right_pod])
+    return (
+        read_deployment(Objects(found, [old, new], [*there, right_pod]), IN_PLACE, state, NOW),
+        read(Pair(left, right), IN_PLACE, state, NOW),
+    )
+
+
+def pod_of(owner: str, *, pending: bool = False, **metadata: Any) -> dict[str, Any]:
+    lacks = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient gpu",
+             "lastTransitionTime": timestamp(NOW - 60)}  # fmt: skip
+    owners = [{"uid": owner, "controller": True}]
+    return {
+        "metadata": {"name": f"{owner}-x", "uid": "x", "ownerReferences": owners, **metadata},
+        "spec": {}, "status": {"phase": "Pending" if pending else "Running", "conditions": [lacks] * pending},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("late_s", "is_stuck"), [(20.0, True), (3.0, False), (-20.0, False)])
+def test_a_pod_that_never_goes_keeps_its_place(late_s: float, is_stuck: bool) -> None:
+    """The rollout holds and names it, however long ago the deadline was; on the way back it is named, too."""
+    gone_at: dict[str, Any] = {"deletionTimestamp": timestamp(NOW - late_s), "finalizers": ["example.org/keep"]}
+    going, pending = pod_of("v1", **gone_at), pod_of("v2", pending=True)
+    late = known().but(progress_at=NOW - 300)
+    told = f"v1-x: was to be gone by {gone_at['deletionTimestamp']}, and still exists; its finalizers keep it: "
+    for found in of_pods(going, pending, state=late):
+        assert found.hindrance == (f"{told}example.org/keep" if is_stuck else "")
+        assert found.problem is not None and (told in str(found.problem)) is is_stuck
+        assert (decide(IN_PLACE, late, found, NOW).act is Act.CROWDED) is is_stuck
+    for found in of_pods(going, pod_of("v2"), state=late):
+        assert not found.hindrance and told not in str(found.problem), "nothing waits for room"
+
+
 def in_place_of_deployment(why: str) -> Observation:
     """(3, 1) of 4, without a surge, and the controller cannot create the new pod."""
     old, new = replicaset("v1", "chat", OLD - 1, 1), failing(replicaset("v2", "chat", 1, 2), why, NOW - 20)
@@ -163,12 +203,12 @@ def both_of_pair(why: str, other: str) -> Observation:
 
 
 @pytest.mark.parametrize("seen", [both_of_deployment, both_of_pair])
-@pytest.mark.parametrize("why", [DENIED, POLICY, SECURE], ids=["webhook", "policy", "pod-security"])
+@pytest.mark.parametrize("why", [DENIED, POLICY, SECURE, ACCOUNT], ids=["webhook", "policy", "pod-security", "account"])
 def test_what_a_policy_refuses_of_both_versions_is_no_fault_of_the_new_one(seen: Any, why: str) -> None:
     """The rollout holds, however long ago the deadline was; another policy that refuses old pods is no excuse."""
     late = known().but(progress_at=NOW - 300)
-    decision = decide(RULES, late, seen(why, why), NOW)
-    assert decision.act is Act.CROWDED and "it refuses pods of both versions" in decision.why, decision
+    decision = decide(RULES, late, seen(why, why.replace("chat-x", "chat-y")), NOW)
+    assert decision.act is Act.CROWDED and "this keeps pods of both versions away" in decision.why, decision
     assert decide(RULES, late, seen(why, 'admission webhook "other" denied the request: no'), NOW).act is Act.FAIL
 
 

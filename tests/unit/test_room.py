@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segue.room import Demand, Node, Quota, Room, room_for, room_for_groups
+from segue.room import Demand, Node, Quota, Room, Scope, exceeded, left_in, room_for, room_for_groups
 
 GPU = "nvidia.com/gpu"
 GIB = Decimal(2**30)
@@ -20,6 +20,10 @@ def node(name: str = "a", *, taints: tuple[dict[str, Any], ...] = (), labels: An
     """A node with 8 of everything in total, of which this is free; of what is not given, nothing is left."""
     total = amounts(cpu=8, gpu=8, gib=8, pods=8)
     return Node(name, labels or {}, taints, amounts(**free), total)
+
+
+def taking(*exclusive: str) -> Node:
+    return node(pods=8)._replace(exclusive=frozenset(exclusive))
 
 
 def demand(**requests: int) -> Demand:
@@ -47,6 +51,29 @@ def quota(**left: Any) -> Quota:
 )
 def test_what_fits_on_nodes(wanted: Demand, nodes: list[Node] | None, more: int | None) -> None:
     assert room_for(wanted, nodes, ()).more == more
+
+
+PORT, PLACE = "hostPort 80/TCP", "a place without another pod of serving with app=a (podAntiAffinity)"
+
+
+@pytest.mark.parametrize(
+    ("exclusive", "nodes", "more", "why"),
+    [
+        ((PORT,), [node(pods=8), node("b", pods=8)], 2, f"{PORT} is free on 2 of the 2 nodes that may run it"),
+        ((PORT,), [taking(PORT), node("b", pods=8)], 1, f"{PORT} is free on 1 of the 2 nodes that may run it"),
+        ((PORT,), [taking(PORT), taking(PORT)], 0, f"{PORT} is free on none of the 2 nodes that may run it"),
+        ((PORT, PLACE), [taking(PORT), taking(PLACE)], 0,
+         f"{PORT} and {PLACE} are free on none of the 2 nodes that may run it"),
+        ((PORT,), [taking(PLACE)], 1, f"{PORT} is free on 1 of the 1 node that may run it"),
+        ((PORT,), [taking(PORT), node("b")], 0,
+         "8 of 16 pods free on the 2 nodes that may run it; it requests pods 1"),
+        ((), [taking(PORT)], 8, "8 of 8 pods free on the 1 node that may run it; it requests pods 1"),
+    ],
+)  # fmt: skip
+def test_what_one_pod_of_a_node_may_take(exclusive: tuple[str, ...], nodes: list[Node], more: int, why: str) -> None:
+    """A host port, and the place that an anti-affinity to the own kind leaves: each node has one."""
+    found = room_for(Demand(exclusive=exclusive), nodes, ())
+    assert (found.more, found.why) == (more, why)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +153,37 @@ def test_what_a_quota_allows(left: Quota, more: int | None) -> None:
     """A replica that a quota refuses cannot be created, so that none can be pending."""
     why = "" if more is None else f"the ResourceQuota q has room for {more} more"
     assert room_for(WANTED, None, [left]) == Room(more=more, why=why, can_pend=more != 0)
+
+
+HIGH = Demand(requests=amounts(cpu=3), priority_class="high")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scopes", "is_counted"),
+    [
+        (demand(cpu=3), [Scope("NotTerminating")], True),
+        (demand(cpu=3), [Scope("Terminating")], False),
+        (demand(cpu=3), [Scope("NotBestEffort")], True),
+        (demand(gpu=3), [Scope("NotBestEffort")], False),
+        (Demand(limits=amounts(gib=1)), [Scope("NotBestEffort")], True),
+        (demand(), [Scope("BestEffort")], False),
+        (HIGH, [Scope("PriorityClass", "In", ("low", "high"))], True),
+        (HIGH, [Scope("PriorityClass", "In", ("low",))], False),
+        (HIGH, [Scope("PriorityClass", "NotIn", ("low",))], True),
+        (HIGH, [Scope("PriorityClass")], True),
+        (HIGH, [Scope("PriorityClass", "DoesNotExist")], False),
+        (demand(cpu=3), [Scope("PriorityClass", "DoesNotExist")], False),
+        (demand(cpu=3), [Scope("PriorityClass", "NotIn", ("low",))], False),
+        (HIGH, [Scope("NotBestEffort"), Scope("PriorityClass", "In", ("low",))], False),
+        (HIGH, [Scope("CrossNamespacePodAffinity")], False),
+    ],
+)
+def test_a_quota_of_some_pods(wanted: Demand, scopes: list[Scope], is_counted: bool) -> None:
+    """It limits what it surely counts. A class or requests may come from defaults of the cluster: that is not sure."""
+    scoped = Quota("q", {"requests.cpu": Decimal(2), "pods": Decimal(2)}, {"requests.cpu": Decimal(2)}, tuple(scopes))
+    assert (left_in(scoped, wanted) is not None) is is_counted
+    assert bool(exceeded(scoped, wanted)) is (is_counted and bool(wanted.requests))
+    assert (room_for_groups([(wanted, 1), (wanted, 2)], None, [scoped]).more is not None) is is_counted
 
 
 def test_the_tightest_limit_is_named() -> None:

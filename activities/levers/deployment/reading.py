@@ -20,12 +20,12 @@ from activities.levers.ownership import (
     saved_baseline,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
-from activities.levers.template import fingerprint, fingerprinting_once, version_of
+from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at, stuck
+from activities.levers.template import containers_of, fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
-from segue.failures import unmade
-from segue.hindrance import hindrance_of
+from segue.failures import of_stuck, unmade
+from segue.hindrance import hindrance_of, with_stuck
 from segue.history import Revision
 from segue.missing import Missing, denying_both, excused, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Counts, Foreign, Observation, Problem, Side
@@ -144,7 +144,9 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     short = replicas_of(deployment) + unplaced.unplaced - sum(s.replicas for s in sets)
     hindrance = with_full_quota(hindrance, lacking, short, deadline_s, now)
-    hindrance, absent = with_absent(hindrance, idle((deployment,), now, "Deployment"), len(rising))
+    waits = unplaced_of(rising, lacking, ()).waits
+    kept = stuck(objects.pods, deadline_s, now, waits=waits)
+    hindrance, absent = with_absent(with_stuck(hindrance, kept), idle((deployment,), now, "Deployment"), len(rising))
     old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -162,19 +164,22 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=judged(
-            rising,
-            ended,
-            restarts,
-            state.began_at,
-            absent,
-            *(excused(s.problem, deniers) for s in coming),
-            others=falling,
+        problem=of_stuck(
+            judged(
+                rising,
+                ended,
+                restarts,
+                state.began_at,
+                absent,
+                *(excused(s.problem, deniers) for s in coming),
+                others=falling,
+            ),
+            kept,
         ),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         **unplaced._asdict(),
-        freed_by=_freed_by(objects, pivot, waits=unplaced_of(rising, lacking, ()).waits),
+        freed_by=_freed_by(objects, pivot, waits=waits),
         available_by=max(proven_times, default=0.0) + _waits_s(deployment) if back else 0.0,
         **hindrance._asdict(),
         inert=absent is not None,
@@ -202,8 +207,9 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
     """Read one ReplicaSet, with the pods that it owns."""
     uid = replicaset["metadata"]["uid"]
     version = fingerprint(replicaset["spec"]["template"])
+    named = containers_of(replicaset["spec"]["template"])
     own = tuple(
-        read_replica(p, version)._replace(adopted=is_adopted(p, replicaset))
+        read_replica(p, version, named)._replace(adopted=is_adopted(p, replicaset))
         for p in pods
         if controller_uid(p) == uid and is_active(p)
     )

@@ -6,7 +6,7 @@ gives the stages. Its status is wrong while it is held, so only pods count. Trie
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import ClassVar
 
 from activities.cluster import Object
@@ -24,7 +24,7 @@ from activities.levers.numbered.ordinals import (
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import Fields
 from activities.levers.pods import is_active, made_at, read_replica
-from activities.levers.template import apply_change, fingerprint, version_of
+from activities.levers.template import apply_change, containers_of, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
 from segue.errors import NotFound, Refused
@@ -89,6 +89,7 @@ class LeaderWorkerSetLever(PartitionLever):
             # Its controller writes some values in its own form.
             newest = max(revisions, key=lambda each: int(each["revision"]))
             fingerprints[newest["metadata"]["labels"].get(REVISION, "")] = fingerprint(self.template_of(found))
+        containers = {key: containers_of(templates[name]) for key, name in versions.items()}
         rolling = found["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
         removed = [each for each in gone if _label(each.pod, NAME) == found["metadata"]["name"]]
         all_leaders = [pod for pod in own if pod["metadata"]["labels"].get(WORKER) == "0"]
@@ -96,7 +97,7 @@ class LeaderWorkerSetLever(PartitionLever):
             found=found,
             template=self.template_of(found),
             partition=rolling.get("partition", 0),
-            running={i: _group(leaders[i], groups[i], fingerprints) for i in leaders},
+            running={i: _group(leaders[i], groups[i], fingerprints, containers) for i in leaders},
             awaited=leaders,
             pods=all_leaders,
             trusted=sum(not is_active(pod) for pod in all_leaders),
@@ -276,7 +277,9 @@ def _size(leader: Object, workers: Iterable[Object]) -> int:
     return int(next((each for each in sizes if each), 1))
 
 
-def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Replica:
+def _group(
+    leader: Object, pods: list[Object], versions: dict[str, str], containers: Mapping[str, Collection[str]]
+) -> Replica:
     """Return a group as one replica, which is ready when all its pods exist and are ready.
 
     Workers that are older than their leader are those of a lost one: the garbage collector deletes them.
@@ -285,7 +288,8 @@ def _group(leader: Object, pods: list[Object], versions: dict[str, str]) -> Repl
     size = _size(leader, (pod for pod in pods if pod is not leader))
     key = leader["metadata"]["labels"].get(REVISION, "")
     version = versions.get(key, key)
-    parts = [read_replica(pod, version) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
+    own = containers.get(key, ())
+    parts = [read_replica(pod, version, own) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
     lacking = f"only {len(parts)} of the {size} pods of its group exist"

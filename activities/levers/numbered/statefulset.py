@@ -22,7 +22,7 @@ from activities.levers.numbered.ordinals import (
 from activities.levers.numbered.partition import PartitionLever
 from activities.levers.ownership import PATCH_FIX, Fields, remembered, replicas_of, selector_of
 from activities.levers.pods import is_active, read_replica
-from activities.levers.template import apply_change, fingerprint, version_of
+from activities.levers.template import apply_change, containers_of, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
 from segue.errors import Refused
@@ -172,7 +172,7 @@ def _replica(pod: Object, found: Object, versions: dict[str, str], templates: di
 
     They are no part of a version: a replica of any version under this number waits for them.
     """
-    replica = read_replica(pod, _version(pod, versions))
+    replica = read_replica(pod, _version(pod, versions), containers_of(templates.get(_revision(pod), {})))
     names = [each["metadata"]["name"] for each in found["spec"].get("volumeClaimTemplates", ())]
     volumes = templates.get(_revision(pod), {}).get("spec", {}).get("volumes", ())
     others = [each for each in volumes if "persistentVolumeClaim" in each and each["name"] not in names]

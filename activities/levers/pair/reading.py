@@ -23,11 +23,12 @@ from activities.levers.ownership import (
     writers_of,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at
-from activities.levers.template import fingerprint, fingerprinting_once
+from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at, stuck
+from activities.levers.template import containers_of, fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
-from segue.hindrance import hindrance_of
+from segue.failures import of_stuck
+from segue.hindrance import hindrance_of, with_stuck
 from segue.missing import Missing, denying_both, excused, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
@@ -128,7 +129,11 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     deniers = denying_both(*missing)
     hindrance = with_kept_away(hindrance, lacking, deadline_s, now, deniers=deniers)
     hindrance = with_full_quota(hindrance, lacking, pair.replicas + unplaced.unplaced - sum(counts), deadline_s, now)
-    hindrance, absent = with_absent(hindrance, idle(_deployments(pair), now, "Deployment"), len(rising))
+    waits = unplaced_of(rising, lacking, ()).waits
+    kept = stuck(_pods(pair), deadline_s, now, waits=waits)
+    hindrance, absent = with_absent(
+        with_stuck(hindrance, kept), idle(_deployments(pair), now, "Deployment"), len(rising)
+    )
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
     ended = _ended(pair, back=back)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
@@ -143,21 +148,24 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         engaged=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=judged(
-            rising,
-            ended,
-            restarts,
-            state.began_at,
-            absent,
-            *(excused(each, deniers) for each in _unmade(pair, back=back)),
-            others=new if back else old,
+        problem=of_stuck(
+            judged(
+                rising,
+                ended,
+                restarts,
+                state.began_at,
+                absent,
+                *(excused(each, deniers) for each in _unmade(pair, back=back)),
+                others=new if back else old,
+            ),
+            kept,
         ),
         progress_at=max(
             *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
         ),
         lost_since=lost_since(new),
         **unplaced._asdict(),
-        freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=unplaced_of(rising, lacking, ()).waits),
+        freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=waits),
         **hindrance._asdict(),
         inert=absent is not None,
         leaving=len(leaving),
@@ -250,7 +258,14 @@ def _replicas(objects: Objects | None) -> list[Replica]:
         return []
     sets = {rs["metadata"]["uid"]: rs for rs in objects.replicasets}
     owned = ((pod, sets.get(controller_uid(pod) or "")) for pod in objects.pods if is_active(pod))
-    return [read_replica(pod, "")._replace(adopted=rs is not None and is_adopted(pod, rs)) for pod, rs in owned]
+    return [_read(pod, rs) for pod, rs in owned]
+
+
+def _read(pod: Object, replicaset: Object | None) -> Replica:
+    if replicaset is None:
+        return read_replica(pod, "")
+    own = containers_of(replicaset["spec"]["template"])
+    return read_replica(pod, "", own)._replace(adopted=is_adopted(pod, replicaset))
 
 
 def _side(
