@@ -16,8 +16,6 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from watcher import Stream
 
-from segue.units import resolve
-
 GATES = [
     pytest.param("group_fleet", id="several at once"),
     pytest.param("one_by_one_fleet", id="one by one"),
@@ -252,27 +250,6 @@ async def test_groups_by_their_own_controller(served: Lab) -> None:
     await asyncio.gather(
         up("both", two, 2, 6), up("surge", {}, 4, 5), up("none", {"order": "scaleInPriority"}, 3, 4)
     )  # fmt: skip
-
-
-@one_is_enough
-async def test_the_floor_rises_with_what_becomes_ready(served: Lab) -> None:
-    """A group that was not ready before becomes ready: its controller no longer lets one more be unavailable."""
-    name, strategy = "chat", {"maxSurge": 0, "maxUnavailable": 1}
-
-    def unavailable() -> int:
-        rolling = served.groups(name)["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
-        return resolve(rolling["maxUnavailable"], 4, round_up=False)
-
-    await LeaderWorkerSetSubject(served, name).create(4, ready_after="3s")
-    served.relabel(f"{name}-0", "never-ready")
-    await until("it is not ready", lambda: served.groups(name)["status"]["readyReplicas"] == 3)
-    async with served.rolled(name, kind=LeaderWorkerSetSubject, strategy=strategy) as case:
-        await until("its controller moves", lambda: unavailable() == 2)
-        served.relabel(f"{name}-0", "ready")
-        await until("the floor rises", lambda: unavailable() == 1)
-        report = await case.ends("Completed")
-    reason = "more replicas are ready by now: 3 must stay ready"
-    assert any(reason in entry.detail for entry in report.entries)
 
 
 @one_is_enough

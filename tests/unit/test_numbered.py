@@ -1,6 +1,7 @@
 """A numbered target: when its controller is let go back, never where it could go under the floor; and what fails."""
 
 import contextlib
+import itertools
 import json
 from datetime import timedelta
 from typing import Any, cast
@@ -23,13 +24,15 @@ from activities.levers.numbered.ordinals import (
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
 from activities.levers.template import fingerprint
+from segue.as_before import as_before
+from segue.budget import resolve_budget
 from segue.decide import Act, decide
 from segue.errors import Refused, Stale
 from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import KINDS, Rules, Strategy, Waypoint
 from segue.spec.readiness import Readiness
-from segue.state import Outcome, State, requested
+from segue.state import Before, Outcome, State, requested
 
 R = 4
 TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
@@ -222,6 +225,19 @@ def test_the_budget_of_groups_follows_their_number() -> None:
     assert written("25%", "50%", 8, held=True) == (0, "50%")
     assert written(9, 9, 4, held=False) == (4, 4)
     assert written(0, "10%", 4, held=True) == (0, 1), "its webhook refuses 0 for both"
+
+
+@pytest.mark.parametrize("replicas", range(1, 12))
+def test_what_groups_may_miss_is_read_as_it_was_written(replicas: int) -> None:
+    """Otherwise a rollout would write its floor again and again; also where some were not ready before."""
+    lever = LeaderWorkerSetLever(cast("Any", None))
+    amounts: tuple[int | str, ...] = (0, 1, 3, "25%", "100%")
+    for unavailable, ready in itertools.product(amounts, range(replicas + 1)):
+        given = Rules(strategy=Strategy(max_surge=1, max_unavailable=unavailable))
+        state = State(owner="us", before=Before(replicas=replicas, ready=ready))
+        lowered = as_before(given, state, replicas)
+        found = {"spec": {"replicas": replicas, **lever.holding(0, lowered, replicas)}}
+        assert lever.own_unavailable(found) == resolve_budget(lowered.strategy, replicas).unavailable
 
 
 @pytest.mark.parametrize(
