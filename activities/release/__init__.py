@@ -14,7 +14,7 @@ from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
-from activities.levers.deployment.sparing import make_room, spare
+from activities.levers.deployment.sparing import let_count, make_room, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -32,7 +32,7 @@ from activities.release.remains import cleaned_again
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
 from segue.clusters import HERE, Access
-from segue.errors import Conflict, NotFound, Refused, Stale
+from segue.errors import Conflict, NotFound, Refused, SegueError, Stale
 from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
@@ -122,6 +122,8 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     if to == "baseline":
         with contextlib.suppress(Refused, Stale):  # otherwise its controller makes room by itself, slowly
             await make_room(cluster, lambda: _released(cluster, target))
+        with contextlib.suppress(SegueError):
+            await let_count(cluster, lambda: _released(cluster, target))
 
 
 def _resume(deployment: Object) -> Object:

@@ -223,6 +223,36 @@ WHOLE: dict[str, Any] = {
 """What a manifest can set besides the template."""
 
 
+def counts(served: Lab, image: str) -> bool:
+    """Whether the controller counts the ready pods of a version as available, also while a rollout holds others."""
+    sets = served.apps.list_namespaced_replica_set(served.namespace, label_selector="app=chat").items
+    [found] = [each for each in sets if each.spec.template.spec.containers[0].image.endswith(image)]
+    return not found.spec.min_ready_seconds
+
+
+async def test_the_floor_holds_on_the_way_back_too(served: Lab) -> None:
+    """Its controller goes back by itself. Restarts meanwhile take no ready new pod, however long the others load."""
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+    slow = {"ready_after": "3s"}
+    async with served.case("chat", 3, target=slow, strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        await case.run.send("abort")
+        await until("its ready new pods count", lambda: counts(served, "chat:2"))
+        for stamp in ("2026-01-01", "2026-01-02", "2026-01-03"):
+            restart = {"metadata": {"annotations": {RESTARTED: f"{stamp}T00:00:00Z"}}}
+            served.patch("chat", {"spec": {"template": restart}}, manager="kubectl-rollout")
+
+            def restarted(stamp: str = stamp) -> bool:
+                pods = served.pods("chat", "chat:1")
+                return any(stamp in (p.metadata.annotations or {}).get(RESTARTED, "") for p in pods)
+
+            await until("its first pod", restarted)
+        await case.run.until("it holds", lambda s: "restartedAt" in s.reason)
+        await case.run.send("abort")
+        await case.ends("Aborted")
+    case.watcher.assert_within(3, 4, passing=1)
+
+
 async def test_a_whole_manifest_is_applied(served: Lab) -> None:
     """By server-side apply with force: held for while it moves, taken back by an abort, and no matter on the way back.
 

@@ -51,7 +51,7 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import make_room, patch_set, spare
+from activities.levers.deployment.sparing import let_count, make_room, patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -85,7 +85,7 @@ from segue.as_before import is_undone
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, Stale
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, SegueError, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.observation import Counts, Observation
@@ -441,13 +441,14 @@ class DeploymentLever:
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
-        more = await self._made_room(request, written, now) if written.done and is_short else 0
+        more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
         return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
 
-    async def _made_room(self, request: WriteInput, written: Written, now: float) -> int:
-        """Make room for all old replicas at once: fewer than the floor are ready. Return the number of writes.
+    async def _protected(self, request: WriteInput, written: Written, now: float, *, is_short: bool) -> int:
+        """Make room for all old replicas at once if fewer than the floor are ready, and let ready new ones count.
 
-        If it cannot be written, the controller makes room by itself, one replica after the other.
+        Return the number of writes. If it cannot be written, the controller makes room by itself, one replica after the
+        other, and somebody else's change of the template could take ready new ones.
         """
         state = request.state
 
@@ -457,10 +458,12 @@ class DeploymentLever:
             is_ours = seen.owner == state.owner and seen.template == state.baseline.template and not seen.engaged
             return objects if is_ours and not overtaken(objects.deployment, written) else None
 
-        try:
-            return await make_room(self._cluster, ours)
-        except (Refused, Stale):
-            return 0
+        writes = 0
+        with contextlib.suppress(Refused, Stale):
+            writes += await make_room(self._cluster, ours) if is_short else 0
+        with contextlib.suppress(SegueError):  # the rollback is written: nothing may make it fail now
+            writes += await let_count(self._cluster, ours)
+        return writes
 
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.reading import Objects, own_unavailable, read_set
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, read_set
 from activities.levers.ownership import replicas_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
@@ -53,6 +53,31 @@ async def make_room(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | No
         with contextlib.suppress(Conflict):
             for replicaset, ready in extra:
                 await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
+                writes += 1
+    return writes
+
+
+async def let_count(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | None]]) -> int:
+    """Let ready pods of other versions count as available; return the number of writes.
+
+    A ReplicaSet that was held keeps the large ``minReadySeconds``. The controller takes its ready pods for broken ones:
+    when somebody changes the template while it goes back, it removes them before the unready pods of that template.
+    ``fetch`` is that of ``make_room``.
+    """
+    writes = 0
+    for _ in range(_ATTEMPTS):
+        objects = await fetch()
+        if objects is None:
+            break
+        wanted = fingerprint(objects.deployment["spec"]["template"])
+        held = [rs for rs in objects.replicasets if rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S]
+        uncounted = [rs for rs in held if (own := read_set(rs, objects.pods)).version != wanted and own.ready]
+        if not uncounted:
+            break
+        own_s = int(objects.deployment["spec"].get("minReadySeconds", 0))
+        with contextlib.suppress(Conflict):
+            for replicaset in uncounted:
+                await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": own_s}})
                 writes += 1
     return writes
 
