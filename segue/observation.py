@@ -99,9 +99,9 @@ def belonging(owner: str | None) -> str:
         return f"the target was {owner}"
     if not owner:
         return (
-            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout, "
-            "or the rollout ended before its workflow was reset, or Temporal restored from a backup; "
-            "if it is still held, run `segue release`"
+            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout; "
+            "or the rollout had ended, and its workflow was reset or restored from a backup. "
+            "If the target is still held, run `segue release`"
         )
     return f"the target belongs to {owner} now"
 

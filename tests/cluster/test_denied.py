@@ -183,6 +183,6 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
         damaged("abort"),
         damaged("release"),
         emptied("emptied"),
-        one("stripped", "removed its annotation segue.dev/rollout; if it is still held, run `segue release`"),
+        one("stripped", "If the target is still held, run `segue release`"),
         one("copied", "the target was deleted"),  # the worker may see that before there is another one
     )

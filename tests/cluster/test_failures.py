@@ -54,7 +54,8 @@ async def test_no_pod_is_made_at_all(served: Lab) -> None:
     """A quota that lets no new pod be made holds the rollout past its deadline, and the old version is untouched."""
     await served.deploy("chat", 2, container={"resources": {"requests": {"cpu": "100m"}}})
     # One of a scope that the room for a surge is not counted by.
-    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}, "scopes": ["NotBestEffort"]}}
+    classless = {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "DoesNotExist"}]}
+    quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "2"}, "scopeSelector": classless}}
     create(served.core.create_namespaced_resource_quota, served.namespace, quota)
     await until("the quota counts", lambda: served.quota_used("full").get("pods") == "2")
     with served.watch("chat") as watcher:
