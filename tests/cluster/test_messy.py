@@ -141,9 +141,9 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
         await played.deploy("balanced", 1, mode=PUPPET, image="example/chat:1-gate", pod=gated)
         await passes("chat:1")
         await until("it is ready", lambda: any(map(ready, played.pods("balanced"))))
-        async with played.rolled("balanced", image("gate"), readiness={"minReady": "0s", "deadline": "5s"}) as case:
+        async with played.rolled("balanced", image("gate"), readiness={"minReady": "0s", "deadline": "8s"}) as case:
             report = await case.ends("RolledBack")
-            told = f'corresponding condition of pod readiness gate "{gate}" does not exist. (no progress for 5 s)'
+            told = f'corresponding condition of pod readiness gate "{gate}" does not exist. (no progress for 8 s)'
             assert report.status.reason.endswith(told), report.status.reason
         async with played.rolled("balanced", image("gate"), readiness=READ) as case:
             await passes("chat:2")
