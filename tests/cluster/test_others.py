@@ -225,7 +225,7 @@ WHOLE: dict[str, Any] = {
 
 def counts(served: Lab, image: str) -> bool:
     """Whether the controller counts the ready pods of a version as available, also while a rollout holds others."""
-    sets = served.apps.list_namespaced_replica_set(served.namespace, label_selector="app=chat").items
+    sets: list[Any] = served.apps.list_namespaced_replica_set(served.namespace, label_selector="app=chat").items
     [found] = [each for each in sets if each.spec.template.spec.containers[0].image.endswith(image)]
     return not found.spec.min_ready_seconds
 
