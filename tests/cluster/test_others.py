@@ -188,6 +188,7 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
                 await until("it is paused", lambda: served.raw(name)["spec"].get("paused"))
 
             await asks()
+            new = len(served.pods(name, "chat:2"))
             for manager, template in WRITERS.items():
                 if manager == "helm":
                     apply(served, name, template)
@@ -198,6 +199,8 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
                 assert not served.pods(name, "chat:9")
                 annotation = {"metadata": {"annotations": {RESTARTED: None}}}
                 served.patch(name, {"spec": {"template": {**annotation, **with_image("example/chat:2")}}})
+                # Paused, the controller removes the new pod of the first stage for the old template; a move adds it.
+                await until("the new pods are there", lambda: len(served.pods(name, "chat:2")) == new)
                 await asks()
             served.patch(name, {"spec": {"paused": None}}, manager="kubectl-rollout")
             await asks()
