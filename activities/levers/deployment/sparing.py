@@ -14,6 +14,8 @@ from activities.levers.ownership import replicas_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
 
+Fetch = Callable[[], Awaitable[Objects | None]]
+"""Reads the objects again; returns None if nothing may be written any more."""
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
 _ATTEMPTS = 10
@@ -33,51 +35,56 @@ async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) ->
         await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
 
 
-async def make_room(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | None]]) -> int:
+async def make_room(cluster: Cluster, fetch: Fetch) -> int:
     """Remove the unready pods of other versions if fewer than the floor are ready; return the number of writes.
 
     The controller would replace them one after the other, at most ``maxSurge`` at a time. It never scales their
-    ReplicaSets up again, because the Deployment wants another version. It writes them at this moment too: ``fetch``
-    reads again after a conflict, and returns None if nothing may be written any more.
+    ReplicaSets up again, because the Deployment wants another version.
     """
-    writes = 0
-    for _ in range(_ATTEMPTS):
-        objects = await fetch()
-        if objects is None:
-            break
-        wanted = fingerprint(objects.deployment["spec"]["template"])
+
+    def unready(objects: Objects) -> list[tuple[Object, Object]]:
         sets = [(each, read_set(each, objects.pods)) for each in objects.replicasets]
-        extra = [(each, own.ready) for each, own in sets if own.version != wanted and own.replicas > own.ready]
-        if not extra or sum(own.ready for _, own in sets) >= _floor(objects.deployment):
-            break
-        with contextlib.suppress(Conflict):
-            for replicaset, ready in extra:
-                await patch_set(cluster, replicaset, {"spec": {"replicas": ready}})
-                writes += 1
-    return writes
+        if sum(own.ready for _, own in sets) >= _floor(objects.deployment):
+            return []
+        wanted = fingerprint(objects.deployment["spec"]["template"])
+        return [
+            (each, {"replicas": own.ready}) for each, own in sets if own.version != wanted and own.replicas > own.ready
+        ]
+
+    return await _patch_sets(cluster, fetch, unready)
 
 
-async def let_count(cluster: Cluster, fetch: Callable[[], Awaitable[Objects | None]]) -> int:
+async def let_count(cluster: Cluster, fetch: Fetch) -> int:
     """Let ready pods of other versions count as available; return the number of writes.
 
     A ReplicaSet that was held keeps the large ``minReadySeconds``. The controller takes its ready pods for broken ones:
     when somebody changes the template while it goes back, it removes them before the unready pods of that template.
-    ``fetch`` is that of ``make_room``.
+    """
+
+    def uncounted(objects: Objects) -> list[tuple[Object, Object]]:
+        wanted = fingerprint(objects.deployment["spec"]["template"])
+        fields = {"minReadySeconds": int(objects.deployment["spec"].get("minReadySeconds", 0))}
+        held = [each for each in objects.replicasets if each["spec"].get("minReadySeconds") == HOLD_MIN_READY_S]
+        own = [(each, read_set(each, objects.pods)) for each in held]
+        return [(each, fields) for each, found in own if found.version != wanted and found.ready]
+
+    return await _patch_sets(cluster, fetch, uncounted)
+
+
+async def _patch_sets(cluster: Cluster, fetch: Fetch, choose: Callable[[Objects], list[tuple[Object, Object]]]) -> int:
+    """Patch the chosen ReplicaSets, each with fields of its spec, until none is left; return the number of writes.
+
+    Their controller writes them at this moment too: after a conflict it reads again.
     """
     writes = 0
     for _ in range(_ATTEMPTS):
         objects = await fetch()
-        if objects is None:
+        chosen = choose(objects) if objects is not None else []
+        if not chosen:
             break
-        wanted = fingerprint(objects.deployment["spec"]["template"])
-        held = [rs for rs in objects.replicasets if rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S]
-        uncounted = [rs for rs in held if (own := read_set(rs, objects.pods)).version != wanted and own.ready]
-        if not uncounted:
-            break
-        own_s = int(objects.deployment["spec"].get("minReadySeconds", 0))
         with contextlib.suppress(Conflict):
-            for replicaset in uncounted:
-                await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": own_s}})
+            for replicaset, fields in chosen:
+                await patch_set(cluster, replicaset, {"spec": fields})
                 writes += 1
     return writes
 
