@@ -219,7 +219,7 @@ class Cluster:
     async def _write(
         self, method: str, path: str, body: Object, *, dry_run: bool = False, **options: Any
     ) -> aiohttp.ClientResponse:
-        """Send a body that the API server checks for unknown fields, or all but that."""
+        """Send an object. The API server refuses unknown fields; on a dry run it stores nothing."""
         tried = "All" if dry_run else None
         strictly: Any = {"field_manager": FIELD_MANAGER, "field_validation": "Strict", "dry_run": tried}
         return await self._send(method, path, body, **strictly, **options)
