@@ -34,7 +34,6 @@ SILENCE_S = 150.0
 POD_CONNECTIONS = 256
 """As many as to pods' own addresses (``pod_http``)."""
 MAX_LOG_BYTES = 16_384
-_PATCHES: dict[str, Any] = {"field_manager": FIELD_MANAGER, "_request_timeout": REQUEST_TIMEOUT_S}
 POD_SECURITY = "would violate PodSecurity"
 """Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
 _ROLE = "deploy/rbac.yaml's role in this namespace"

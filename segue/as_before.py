@@ -45,8 +45,8 @@ def is_undone(seen: Observation, baseline: str, unavailable: int) -> bool:
     return free is not None and seen.template == baseline and free >= unavailable
 
 
-def lets_too_many_go(rules: Rules, seen: Observation) -> bool:
-    """Whether the target's own controller may let more replicas be unavailable than the floor allows by now."""
+def allows_too_many_unavailable(rules: Rules, seen: Observation) -> bool:
+    """Whether the target's own controller may make more replicas unavailable than the floor allows by now."""
     free = seen.own_unavailable
     return seen.engaged and free is not None and free > resolve_budget(rules.strategy, seen.replicas).unavailable
 

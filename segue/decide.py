@@ -8,7 +8,7 @@ The same input gives the same action, so an action that was not carried out is d
 from collections.abc import Callable
 from enum import StrEnum
 
-from segue.as_before import as_before, can_lower, lets_too_many_go
+from segue.as_before import allows_too_many_unavailable, as_before, can_lower
 from segue.budget import Budget, objection, resolve_budget
 from segue.gates.standing import breaches, missing_evidence, unopened
 from segue.observation import Cause, Counts, Frozen, Observation, Problem, Side, belonging
@@ -803,7 +803,7 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     unwritten, superseded = seen.template != state.wanted.template, _is_superseded(state, seen)
     serving = _as_if_serving(rules, state, seen)
     counts, fits = (Counts(0, seen.replicas), None) if seen.autonomous else _next_step(rules, state, serving, now)
-    if counts == seen.requested and lets_too_many_go(rules, seen):
+    if counts == seen.requested and allows_too_many_unavailable(rules, seen):
         floor = resolve_budget(rules.strategy, seen.replicas).floor
         return Decision(act=Act.SCALE, why=f"more replicas are ready by now: {floor} must stay ready", counts=counts)
     if counts == seen.requested or (unwritten and counts.new == 0 and not superseded):

@@ -239,7 +239,7 @@ def unsaved(found: Object, state: State) -> Foreign | None:
     )
 
 
-def numbered(patch: Object, found: Object, state: State) -> Object:
+def with_number(patch: Object, found: Object, state: State) -> Object:
     """Return the patch with the number of the write, if the rollout owns the object after it; without it if not."""
     annotations = {**patch.get("metadata", {}).get("annotations", {})}
     owner = annotations.get(OWNER, annotations_of(found).get(OWNER))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import check_owner, checked, left_of_us, numbered, selector_of
+from activities.levers.ownership import check_owner, checked, left_of_us, selector_of, with_number
 from activities.levers.template import differing
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
@@ -78,7 +78,7 @@ async def write(
             patch = checked(request, seen, make(objects, seen))
             if patch is None:
                 return Written(done=True, mark=mark(found))
-            patch = numbered(patch, found, request.state) if numbers else patch
+            patch = with_number(patch, found, request.state) if numbers else patch
             patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]
             if check is not None:
                 check(found, patch, await cluster.patch(kind, target.namespace, target.name, patch, dry_run=True))

@@ -14,7 +14,7 @@ from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
-from activities.levers.deployment.sparing import let_count, make_room, spare
+from activities.levers.deployment.sparing import count_as_available, make_room, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -122,8 +122,8 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
     if to == "baseline":
         with contextlib.suppress(Refused, Stale):  # otherwise its controller makes room by itself, slowly
             await make_room(cluster, lambda: _released(cluster, target))
-        with contextlib.suppress(SegueError):
-            await let_count(cluster, lambda: _released(cluster, target))
+        with contextlib.suppress(SegueError):  # the target goes back already; this only guards against other writers
+            await count_as_available(cluster, lambda: _released(cluster, target))
 
 
 def _resume(deployment: Object) -> Object:

@@ -53,6 +53,11 @@ KINDS = [
 ]
 
 
+async def waits_for(run: Run, what: str) -> None:
+    """Wait until a rollout waits for this."""
+    await run.until(what, lambda s: s.waiting_for == what)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_forgotten_moves(served: Lab, kind: type[Subject]) -> None:
     """The rollout writes nothing until a person decides; a retarget continues from where the target is."""
@@ -68,8 +73,7 @@ async def test_forgotten_moves(served: Lab, kind: type[Subject]) -> None:
         assert case.subject.requested() == before
         await case.run.send("retarget", change=case.subject.changed(2))
         for place in (1, 3):
-            waits = f"approval at waypoint {place}"
-            await case.run.until(waits, lambda s, waits=waits: s.waiting_for == waits)  # type: ignore[misc]
+            await waits_for(case.run, f"approval at waypoint {place}")
             await case.run.send("approve")
         await case.ends("Completed")
     way = kind.ways[0]

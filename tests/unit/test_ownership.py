@@ -15,12 +15,12 @@ from activities.levers.ownership import (
     deleted,
     deletion_of,
     is_written_by_us,
-    numbered,
     refuse_lost,
     refuse_resized,
     remembered,
     rewound,
     unsaved,
+    with_number,
     writer_of,
     written_of,
 )
@@ -184,7 +184,7 @@ def held(owner: str | None = "us", number: str | None = None) -> Any:
 )
 def test_a_write_leaves_its_number_on_an_own_target(patch: Any, found: Any, number: str | None) -> None:
     sent = {"metadata": {"annotations": patch}, "spec": {}}
-    made = numbered(sent, found, State(owner="us", attempts=3))
+    made = with_number(sent, found, State(owner="us", attempts=3))
     assert made["metadata"]["annotations"].get(WRITES, "absent") == number
     assert sent == {"metadata": {"annotations": patch}, "spec": {}}, "the caller's patch stays"
 

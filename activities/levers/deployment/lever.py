@@ -51,7 +51,7 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import let_count, make_room, patch_set, spare
+from activities.levers.deployment.sparing import count_as_available, make_room, patch_set, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -462,7 +462,7 @@ class DeploymentLever:
         with contextlib.suppress(Refused, Stale):
             writes += await make_room(self._cluster, ours) if is_short else 0
         with contextlib.suppress(SegueError):  # the rollback is written: nothing may make it fail now
-            writes += await let_count(self._cluster, ours)
+            writes += await count_as_available(self._cluster, ours)
         return writes
 
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:

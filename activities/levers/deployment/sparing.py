@@ -54,7 +54,7 @@ async def make_room(cluster: Cluster, fetch: Fetch) -> int:
     return await _patch_sets(cluster, fetch, unready)
 
 
-async def let_count(cluster: Cluster, fetch: Fetch) -> int:
+async def count_as_available(cluster: Cluster, fetch: Fetch) -> int:
     """Let ready pods of other versions count as available; return the number of writes.
 
     A ReplicaSet that was held keeps the large ``minReadySeconds``. The controller takes its ready pods for broken ones:

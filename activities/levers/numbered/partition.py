@@ -69,7 +69,7 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
 from activities.levers.writing import Snapshot, laid, write
 from activities.watching import NamespaceWatch, controller_uid
-from segue.as_before import lets_too_many_go
+from segue.as_before import allows_too_many_unavailable
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import NotAllowed, Refused, Stale
@@ -398,7 +398,7 @@ class PartitionLever(ABC):
                 raise Stale("the target is scaled to 0")
             unwritten = seen.template != request.state.wanted.template
             is_held = not unwritten and seen.engaged and seen.requested == goal
-            if is_held and not lets_too_many_go(request.rules, seen):
+            if is_held and not allows_too_many_unavailable(request.rules, seen):
                 return None
             budget = resolve_budget(request.rules.strategy, seen.replicas)
             problem = objection(budget, seen, goal) or _unholdable(seen, sum(goal))

@@ -36,7 +36,6 @@ from activities.levers.ownership import (
     labels_of,
     latest_of,
     noted,
-    numbered,
     outcome_noted,
     packed,
     refuse_being_deleted,
@@ -47,6 +46,7 @@ from activities.levers.ownership import (
     refuse_resized,
     replicas_of,
     selector_of,
+    with_number,
     writers_of,
 )
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
@@ -484,7 +484,7 @@ class _Writing:
         for _ in range(_ATTEMPTS):
             found = self.pair.old if is_old or self.pair.new is None else self.pair.new
             metadata = found.deployment["metadata"]
-            patch = numbered(patch, found.deployment, self.request.state)
+            patch = with_number(patch, found.deployment, self.request.state)
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
                 tried = await self._patched(metadata["name"], patch, dry_run=True)

@@ -112,6 +112,7 @@ class Weather:
             time.sleep(fault.lasts)
         if fault.what.startswith(CLUSTER):
             self.outages.append((began, time.monotonic()))
+        if fault.what.startswith("kube-apiserver"):  # a restart of etcd restarts them, too
             self._renew_nodes()
         self.log.append(f"{time.monotonic():.2f} {fault.what} is over")
 
