@@ -54,7 +54,7 @@ def allows_too_many_unavailable(rules: Rules, seen: Observation) -> bool:
 def with_ready(state: State, seen: Observation) -> State:
     """Return the state after an observation: replicas that became ready must be ready from here on."""
     before = state.before
-    if before is None or before.ready >= before.replicas or seen.gone or seen.replicas < 1:
+    if before is None or seen.gone or seen.replicas < 1 or (before.ready >= before.replicas and not before.shrunk):
         return state
     before = _resized(before, state.goal, seen)
     is_baseline = state.goal is Goal.BACK or seen.home is not None or not before.mixed
@@ -81,19 +81,20 @@ def _resized(before: Before, goal: Goal, seen: Observation) -> Before:
     """Return the same for another R.
 
     Added replicas may become ready, while those that were not ready before still are not. A smaller R removes unready
-    replicas first. If others lost their readiness meanwhile, these can be the ones that go, and those that were not
-    ready before can stay. On the way back, unready replicas of the baseline are starting: all that can be are to be
-    ready. If the replicas have numbers, the highest numbers go, and these may be the ready ones.
+    replicas first; if R rises again before the target's controller has acted, they stay. If others lost their readiness
+    meanwhile, these can be the ones that go, and those that were not ready before can stay. On the way back, unready
+    replicas of the baseline are starting: all that can be are to be ready. If the replicas have numbers, the highest
+    numbers go, and these may be the ready ones.
     """
     gone = before.replicas - seen.replicas
     if gone <= 0:
         return before.model_copy(update={"replicas": seen.replicas})
     if seen.numbered:
         fewer = {"ready": max(0, before.ready - gone), "reached": max(0, before.reached - gone)}
-        return before.model_copy(update={"replicas": seen.replicas, **fewer})
+        return before.model_copy(update={"replicas": seen.replicas, "shrunk": True, **fewer})
     if goal is Goal.BACK:
         return before
     stay = min(before.replicas - before.ready, max(0, seen.old.total - seen.old.ready))
     most = max(min(before.ready, 1), seen.replicas - stay)
     fewer = {"ready": min(before.ready, most), "reached": min(before.reached, most)}
-    return before.model_copy(update={"replicas": seen.replicas, **fewer})
+    return before.model_copy(update={"replicas": seen.replicas, "shrunk": True, **fewer})

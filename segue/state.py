@@ -169,6 +169,8 @@ class Before(Frozen):
     """How many of the others were starting: they are expected to be Ready in a rollback, until it makes no progress."""
     lowered: bool = False
     """Whether the rollback made no progress, so that its floor counts only what was Ready before."""
+    shrunk: bool = False
+    """Whether R fell since: replicas that were not Ready can be there again when R rises."""
 
 
 class State(Frozen):

@@ -168,7 +168,7 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
         pytest.param(
             Before(replicas=4, ready=1, reached=1),
             see((2, 0), (0, 0), replicas=2, numbered=True),
-            Before(replicas=2, ready=0),
+            Before(replicas=2, ready=0, shrunk=True),
             id="the-only-ready-number-may-go",
         ),
         pytest.param(
@@ -192,7 +192,7 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
         pytest.param(
             Before(replicas=4, ready=3),
             see((2, 2), (1, 1), replicas=3),
-            Before(replicas=3, ready=3, reached=3),
+            Before(replicas=3, ready=3, reached=3, shrunk=True),
             id="no-unready-old-one-can-stay-where-all-are-ready",
         ),
     ],
@@ -253,9 +253,35 @@ def test_a_drop_of_r_counts_once() -> None:
     """What is ready after the drop is to be ready from then on."""
     state = MOVING.but(before=Before(replicas=12, ready=11, reached=12))
     dropped = with_ready(state, FEWER)
-    assert dropped.before == Before(replicas=9, ready=8, reached=8)
+    assert dropped.before == Before(replicas=9, ready=8, reached=8, shrunk=True)
     assert with_ready(dropped, see((9, 7), (0, 0), replicas=9)) == dropped
     assert with_ready(dropped, see((9, 9), (0, 0), replicas=9)).lacking(9) == 0
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more"),
+    [
+        pytest.param(see((4, 4), (1, 1), replicas=5), see((8, 6), (1, 1), replicas=9), id="any-may-go"),
+        pytest.param(
+            see((5, 5), (0, 0), replicas=5, numbered=True),
+            see((9, 7), (0, 0), replicas=9, numbered=True),
+            id="numbered",
+        ),
+        pytest.param(
+            see((5, 5), (0, 0), replicas=5, home=Counts(5, 0)),
+            see((9, 7), (0, 0), replicas=9, home=Counts(9, 0)),
+            id="a-pair-that-is-whole-meanwhile",
+        ),
+    ],
+)
+def test_what_was_not_ready_may_return_when_r_rises_again(fewer: Observation, more: Observation) -> None:
+    """R falls and rises before the controller removes the 2 unready ones of 11 (simulation, seed 4032064)."""
+    state = with_ready(MOVING.but(before=Before(replicas=11, ready=9)), fewer)
+    assert state.lacking(5) == 0
+    risen = with_ready(state, more)
+    assert risen.lacking(9) >= 2, "the rollback need not wait for them"
+    assert risen.unreached(9) == 2, "7 are ready together, and these must stay ready"
+    assert with_ready(risen, see((9, 9), (0, 0), replicas=9)).lacking(9) == 0
 
 
 def test_superseded_replicas_do_not_stand_for_the_baseline() -> None:
