@@ -82,9 +82,10 @@ def _from_profiles(rollout: Rollout, own: OwnProfile | None) -> Iterator[str]:
 
 def _moves_as_ready(rollout: Rollout, made: Plan) -> bool:
     """Whether a move of the rollout can be smaller than the plan shows it."""
-    counted = [stage for stage in made.stages if stage.action in {SCALE_NEW, SCALE_OLD, SCALE_BOTH}]
-    several = any(stage.new - before.new > 1 for before, stage in pairwise(made.stages) if stage in counted)
-    return several and rollout.spec.strategy.pace is Pace.AS_READY
+    if rollout.spec.strategy.pace is not Pace.AS_READY:
+        return False
+    moves = {SCALE_NEW, SCALE_OLD, SCALE_BOTH}
+    return any(stage.action in moves and stage.new - before.new > 1 for before, stage in pairwise(made.stages))
 
 
 def _bar(stage: Stage, ceiling: int) -> Text:

@@ -14,6 +14,7 @@ from segue_local.node import network
 HINDRANCE = node_is_possible()
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(HINDRANCE is not None, reason=f"no real node here: {HINDRANCE}")
 async def test_a_killed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL to pytest while servers, node, worker and traffic run: all end, and so do link, namespace and files.

@@ -585,7 +585,9 @@ class Life:
             self.ready[side] = kept + [False] * (count - len(kept))
 
 
-@pytest.mark.parametrize("first", range(0, 2_000, 250))
+@pytest.mark.parametrize(
+    "first", [*range(0, 1_000, 250), *(pytest.param(n, marks=pytest.mark.soak) for n in range(1_000, 8_000, 250))]
+)
 def test_no_life_sends_traffic_to_an_empty_side(first: int) -> None:
     """Every rollout ends with all traffic where it should be, and no write on the way was one that must be refused."""
     for seed in range(first, first + 250):
