@@ -116,7 +116,8 @@ async def clean_revisions(cluster: Cluster, deployment: Object) -> Cleaned:
             return Cleaned(writes)
         for name, annotations in left.items():
             patch = {"metadata": {"annotations": annotations}}
-            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+            # Its controller may write it meanwhile, or delete it (revisionHistoryLimit).
+            with contextlib.suppress(NotFound, Conflict):
                 await cluster.patch("replicasets", deployment["metadata"]["namespace"], name, patch)
                 writes += 1
     await asyncio.sleep(_COPIED_S)

@@ -131,12 +131,19 @@ def _resume(deployment: Object) -> Object:
 
 
 async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object) -> None:
-    """Make ready pods of superseded versions count as available, so that the floor holds after a retarget."""
-    baseline, objects = (fingerprint(saved_baseline(deployment)["template"]), await _with_pods(cluster, deployment))
-    superseded = superseded_sets(objects, baseline)
-    if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
-        await _patch(cluster, target, _resume)
-    await spare(cluster, objects, superseded)
+    """Make ready pods of superseded versions count as available, so that the floor holds after a retarget.
+
+    Their controller writes the ReplicaSets at this moment too: after a conflict it reads again.
+    """
+    baseline = fingerprint(saved_baseline(deployment)["template"])
+    for _ in range(_ATTEMPTS):
+        objects = await _with_pods(cluster, deployment)
+        superseded = superseded_sets(objects, baseline)
+        if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
+            deployment = await _patch(cluster, target, _resume)
+        with contextlib.suppress(Conflict):
+            return await spare(cluster, objects, superseded)
+    raise Conflict(f"the ReplicaSets of deployment {target} change faster than they can be written; try again")
 
 
 async def _released(cluster: Cluster, target: Target) -> Objects | None:

@@ -11,6 +11,7 @@ from kube_api import create
 from kubernetes.client import ApiException
 from shell import NEEDS_PERSON, REFUSED, ROLLED_BACK, TIMED_OUT, UNREACHABLE, Shell
 from subjects import DeploymentSubject, PairSubject, Subject
+from weather.api_proxy import api_proxy
 
 from activities.levers.ownership import BASELINE, OWNER, left_of_us
 from activities.release import release
@@ -176,15 +177,19 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert lab.deployment("chat").metadata.generation == after.metadata.generation
 
 
-async def test_release_of_targets_that_are_not_whole(served: Lab) -> None:
-    """After a retarget whose version is not ready the floor holds; a pair ends as it was before."""
-    access = Access(kubeconfig=str(served.stack.kubeconfig))
+async def test_release_of_targets_that_are_not_whole(served: Lab, tmp_path: Path) -> None:
+    """After a retarget whose version is not ready the floor holds; a pair ends as it was before.
+
+    Many writes meet a conflict, as where controllers write the same objects: each is made again.
+    """
 
     async def released(subject: Subject, run: Run) -> None:
         await run.handle.terminate("its history is lost")
         kind = "" if subject.kind == "Deployment" else f"{subject.kind}/"
         target = target_named(f"{kind}{served.namespace}/{subject.name}")
-        await release(target, "baseline", "test", 120.0, print, access)
+        with api_proxy(served.stack.kubeconfig, tmp_path, seed=1) as proxy:
+            proxy.weather = {"api-conflicts"}
+            await release(target, "baseline", "test", 120.0, print, Access(kubeconfig=str(proxy.kubeconfig)))
 
     async def retargeted() -> None:
         strategy = {"maxSurge": 2, "waypoints": [{"at": 4, "approval": True}]}
