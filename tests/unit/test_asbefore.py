@@ -156,6 +156,9 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
     assert with_ready(state, see((0, 0), (0, 0), replicas=0)) == state, "asleep"
 
 
+SCALED = Foreign(who="somebody", what="the replicas", template="v1")
+
+
 @pytest.mark.parametrize(
     ("before", "seen", "expected"),
     [
@@ -182,6 +185,18 @@ def test_numbered_replicas_that_a_smaller_r_removes_may_be_the_ready_ones() -> N
             see((4, 2), (0, 0)),
             Before(replicas=4, ready=2, reached=4),
             id="what-was-reached-and-lost-is-asked-for",
+        ),
+        pytest.param(
+            Before(replicas=5, ready=3),
+            see((11, 5), (1, 1), replicas=5, home=Counts(5, 0), foreign=SCALED),
+            Before(replicas=5, ready=3, reached=5),
+            id="the-ready-ones-may-be-those-that-somebody-added",
+        ),
+        pytest.param(
+            Before(replicas=5, ready=3),
+            see((6, 6), (0, 0), replicas=5, home=Counts(5, 0), foreign=SCALED),
+            Before(replicas=5, ready=5, reached=5),
+            id="all-are-ready-whoever-added-one",
         ),
         pytest.param(
             Before(replicas=4, ready=4),
