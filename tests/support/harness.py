@@ -210,6 +210,13 @@ class Lab:
             group, version, self.namespace, plural, name, patch, field_manager=manager
         )
 
+    def scale_groups(self, name: str, replicas: int) -> None:
+        """Scale a LeaderWorkerSet as `kubectl scale` and autoscalers do, by its subresource."""
+        group, version, plural = GROUPS
+        self.custom.patch_namespaced_custom_object_scale(
+            group, version, self.namespace, plural, name, {"spec": {"replicas": replicas}}
+        )
+
     def deployment(self, name: str) -> Any:
         return self.apps.read_namespaced_deployment(name, self.namespace)
 

@@ -260,6 +260,9 @@ class LeaderWorkerSetSubject(NumberedSubject):
     def image(self) -> str:
         return str(self.raw["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"][0]["image"])
 
+    def resize(self, replicas: int) -> None:
+        self.lab.scale_groups(self.name, replicas)
+
     def patch(self, patch: dict[str, Any]) -> None:
         self.lab.patch_groups(self.name, patch)
 

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -334,8 +334,7 @@ class Player:
         outcome = Outcome(rolled, ended_as)
         outcome.wrong += await self._judged(events, before, ended_as)
         if outcome.wrong:
-            outcome.lines = [*events.done.log, *(await _reported(run)), "the last moments of its pods:"]
-            outcome.lines += [str(moment) for moment in eyes.moments[-30:]]
+            outcome.lines = [*events.done.log, *(await _reported(run)), *_told(eyes.moments, outcome.wrong)]
         return outcome
 
     async def _until_over(self, events: Events, start: float, ending: "asyncio.Task[str]") -> None:
@@ -577,3 +576,10 @@ def _leftovers(subject: Subject, ended_as: str, eyes: Eyes) -> Iterator[str]:
         unknown = sorted(set(keys) - {"segue.dev/ready-after"})
         if unknown:
             yield f"annotations {unknown} on pod {pod['metadata']['name']}"
+
+
+def _told(moments: Sequence[judge.Moment], wrong: Sequence[str]) -> list[str]:
+    """Return the moments of its pods before the first one that is wrong, or the last ones."""
+    lines = [str(moment) for moment in moments]
+    at = next((i for i, line in enumerate(lines) if any(line in each for each in wrong)), len(lines))
+    return ["the moments of its pods until then:", *lines[max(0, at - 40) : at + 6]]
