@@ -105,7 +105,7 @@ class _Emptied:
         self._wake()
 
     async def _ask_all(self, seen: Observation) -> Emptiness:
-        going = next_to_empty(seen.pods.old, self._baseline, seen.old.total - self.began.old)
+        going = next_to_empty(seen.pods.old, self._baseline, self.began.old)
         try:
             out = not going or await are_out(self._cluster, self._namespace, {replica.name for replica in going})
         except SegueError as error:

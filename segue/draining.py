@@ -16,10 +16,11 @@ class Emptying(Frozen):
     """Seconds since the epoch."""
 
 
-def next_to_empty(old: Sequence[Replica], baseline: str, number: int) -> tuple[Replica, ...]:
-    """Return those of the next ``number`` old replicas to stop that serve, or served until they were marked.
+def next_to_empty(old: Sequence[Replica], baseline: str, kept: int) -> tuple[Replica, ...]:
+    """Return those of all old replicas but ``kept`` that serve, or served until they were marked.
 
-    In the controller's order: unready replicas, then marked ones, then superseded versions from the oldest on.
+    In the controller's order: replicas without a pod and unready ones, then marked ones, then superseded versions from
+    the oldest on.
     """
     began: dict[str, float] = {}
     for replica in old:
@@ -29,7 +30,7 @@ def next_to_empty(old: Sequence[Replica], baseline: str, number: int) -> tuple[R
         serves, version = replica.ready_since is not None, replica.version
         return serves or replica.marked, serves, version == baseline, began[version], not replica.first, replica.name
 
-    going = sorted(old, key=turn)[: max(number, 0)]
+    going = sorted(old, key=turn)[: max(0, len(old) - kept)]
     return tuple(replica for replica in going if replica.ready_since is not None or replica.marked)
 
 

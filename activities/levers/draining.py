@@ -24,11 +24,11 @@ POLL_S = 0.1
 log = logging.getLogger(__name__)
 
 
-def next_to_stop(objects: Objects, state: State, number: int, *, hooked: bool = False) -> list[str]:
-    """Return the ready pods without hooks among the next ``number`` to stop; with ``hooked``, all ready ones.
+def next_to_stop(objects: Objects, state: State, kept: int, *, hooked: bool = False) -> list[str]:
+    """Return the ready pods without hooks among all old ones but ``kept``; with ``hooked``, all ready ones.
 
-    The controller removes unready pods first, then those of superseded versions; of two equal pods it removes the one
-    that Segue marked.
+    The controller removes replicas without a pod and unready pods first, then those of superseded versions; of two
+    equal pods it removes the one that Segue marked.
     """
     old = [rs for rs in objects.replicasets if fingerprint(rs["spec"]["template"]) != state.wanted.template]
     rank = {
@@ -36,7 +36,8 @@ def next_to_stop(objects: Objects, state: State, number: int, *, hooked: bool = 
         for at, rs in enumerate(sorted(old, key=lambda rs: str(rs["metadata"].get("creationTimestamp", ""))))
     }
     pods = [p for p in objects.pods if controller_uid(p) in rank and is_active(p)]
-    going = sorted(pods, key=lambda p: (is_ready(p), rank[controller_uid(p) or ""], not goes_first(p)))[:number]
+    going = sorted(pods, key=lambda p: (is_ready(p), rank[controller_uid(p) or ""], not goes_first(p)))
+    going = going[: max(0, len(pods) - kept)]
     return [p["metadata"]["name"] for p in going if is_ready(p) and (hooked or not _has_hooks(p))]
 
 

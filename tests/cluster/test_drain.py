@@ -5,6 +5,8 @@ from typing import Any
 
 from harness import Lab, until
 from kube_api import create
+from subjects import DeploymentSubject
+from webhooks import down, in_force
 
 BRIDGED = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
 
@@ -59,6 +61,37 @@ async def test_a_drain_that_takes_too_long_is_left(served: Lab) -> None:
     async with served.case("chat", 2, target=stuck, drain={"timeout": "1s"}) as case:
         report = await case.ends("Completed")
     assert any("did not end in time" in entry.detail for entry in report.entries)
+
+
+async def test_a_replica_without_a_pod_goes_first(served: Lab) -> None:
+    """No pod of a version can be created until another one is wanted: for it, no ready pod leaves its Services."""
+    expose(served, "chat")
+    await DeploymentSubject(served, "chat").create(3)
+    probe: Any = {"metadata": {"generateName": "probe-"}, "spec": {"containers": [{"name": "a", "image": "a/b"}]}}
+
+    async def superseded(name: str, drain: dict[str, Any]) -> None:
+        await is_down.wait()
+        async with served.rolled(name, drain=drain) as case:
+            await case.run.until("it holds", lambda status: "no pod can be created" in status.waiting_for)
+            await case.run.send("retarget", change=case.subject.changed(3))
+            await until("the next one has its turn", lambda: "example/chat:3" in case.subject.image())
+            held.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(3, 4)
+
+    held, is_down = asyncio.Semaphore(0), asyncio.Event()
+    drains: dict[str, dict[str, Any]] = {
+        "chat": {"quiet": "500ms"}, "asked": {"quiet": "500ms", "timeout": "2s", "until": {"preset": "vllm"}}
+    }  # fmt: skip
+    await DeploymentSubject(served, "asked").create(3)
+    async with asyncio.TaskGroup() as running:
+        for name, drain in drains.items():
+            running.create_task(superseded(name, drain))
+        async with down(served, "pods", who="true", operation="CREATE", group=""):
+            await in_force(lambda: create(served.core.create_namespaced_pod, served.namespace, probe, dry_run="All"))
+            is_down.set()
+            for _ in drains:
+                await held.acquire()
 
 
 async def test_what_cannot_be_asked_is_not_empty(served: Lab) -> None:

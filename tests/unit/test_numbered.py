@@ -10,7 +10,7 @@ import pytest
 
 from activities.ended_pods import Gone
 from activities.levers.controllers import IDLE_S
-from activities.levers.numbered.leaderworkerset import LeaderWorkerSetLever
+from activities.levers.numbered.leaderworkerset import KEPT, LeaderWorkerSetLever
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
@@ -574,6 +574,20 @@ def test_workers_of_a_lost_leader_are_not_of_its_group() -> None:
     for worker in workers:
         worker["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
     assert lever.numbered(there.found, there.revisions, [leader, *workers]).running[0].ready_since is not None
+
+
+def test_a_kept_revision_is_not_the_newest() -> None:
+    """Its controller deleted the revision that was kept, and gave its number to the next one."""
+    there = groups_of({0: (3, "3", "3")})
+    superseded = {
+        "size": 3,
+        "workerTemplate": {"spec": {"containers": [{"name": "server", "image": "a/b:superseded"}]}},
+    }
+    kept = revision_of("u", 2, "superseded", {"leaderWorkerTemplate": superseded})
+    kept["metadata"]["labels"][KEPT] = "llama"
+    found = LeaderWorkerSetLever(cast("Any", None)).numbered(there.found, [kept, *there.revisions], [])
+    assert found.newest is not None and found.newest["metadata"]["name"] == "u-old"
+    assert found.revision(there.version) == found.newest
 
 
 def test_a_warning_tells_in_which_version_lost_groups_come_back() -> None:

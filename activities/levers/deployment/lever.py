@@ -340,15 +340,14 @@ class DeploymentLever:
             return
         objects = await self._fetcher.fetch(request.target)
         seen = read(objects, request.rules, request.state, now)
-        going = seen.old.total - goal.old
         decided_on_this = seen.owner == request.state.owner and seen.generation == request.generation
         if (
-            going <= 0
+            goal.old >= seen.old.total
             or not decided_on_this
             or objection(resolve_budget(request.rules.strategy, seen.replicas), seen, goal)
         ):
             return  # the write itself reports why
-        names = next_to_stop(objects, request.state, going, hooked=drain.until is not None)
+        names = next_to_stop(objects, request.state, goal.old, hooked=drain.until is not None)
         if names:
             await leave_services(self._cluster, request.target.namespace, names, drain)
 

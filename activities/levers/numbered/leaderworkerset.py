@@ -76,7 +76,9 @@ class LeaderWorkerSetLever(PartitionLever):
     ) -> Numbered:  # fmt: skip
         """Return the replica of each group; of the StatefulSets it reads only the leaders'."""
         of_leaders = [each for each in revisions if controller_uid(each) != found["metadata"]["uid"]]
-        revisions = [each for each in revisions if controller_uid(each) == found["metadata"]["uid"]]
+        # Its controller can give a new revision the number of one that it deleted, and Segue kept: its own come first.
+        own_revisions = [each for each in revisions if controller_uid(each) == found["metadata"]["uid"]]
+        revisions = sorted(own_revisions, key=_is_kept)
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
         own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]

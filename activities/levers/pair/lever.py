@@ -344,10 +344,9 @@ class PairLever:
 
     async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> None:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
-        going = pair.counts.old - goal.old
-        if request.rules.drain is None or going <= 0 or request.state.goal is Goal.BACK:
+        if request.rules.drain is None or goal.old >= pair.counts.old or request.state.goal is Goal.BACK:
             return
-        names = next_to_stop(pair.old, request.state, going, hooked=request.rules.drain.until is not None)
+        names = next_to_stop(pair.old, request.state, goal.old, hooked=request.rules.drain.until is not None)
         if names:
             await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
 
