@@ -38,6 +38,7 @@ POD_SECURITY = "would violate PodSecurity"
 """Part of an API server's warning that enforced Pod Security would refuse the template's pods."""
 _ROLE = "deploy/rbac.yaml's role in this namespace"
 _RENEW = "renew the credentials (kubeconfig or service account): the API server does not accept them"
+JUST_STARTED = "it did not answer a moment ago, and may not have loaded its access rules yet"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
@@ -87,7 +88,7 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
-        api.rest_client = LimitedClient(api.configuration, self.clock)
+        self._rest = api.rest_client = LimitedClient(api.configuration, self.clock)
         self._pods: aiohttp.ClientSession | None = None
         self._shared = Shared[Object]()
 
@@ -121,7 +122,7 @@ class Cluster:
     def _pod_session(self) -> aiohttp.ClientSession:
         """Return a separate session for pods, so that slow answers of pods delay no watch and no write."""
         if self._pods is None:
-            connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._api.rest_client.ssl_context)
+            connector = aiohttp.TCPConnector(limit=POD_CONNECTIONS, ssl=self._rest.ssl_context)
             jar = aiohttp.DummyCookieJar()
             given = self._api.configuration.client_session_kwargs
             self._pods = aiohttp.ClientSession(connector=connector, cookie_jar=jar, **given)
@@ -165,7 +166,15 @@ class Cluster:
         method, url, headers, body, _ = request
         answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_s)
         response: aiohttp.ClientResponse = answer.response
+        if response.status in {401, 403} and self.was_away:
+            why = _message(await response.text())
+            raise ApiException(response.status if _ADMISSION.search(why) else 503, f"{why} ({JUST_STARTED})")
         return response
+
+    @property
+    def was_away(self) -> bool:
+        """Whether the API server did not answer a moment ago, so that it may deny what it allows."""
+        return self._rest.was_away
 
     async def list(self, kind: str, namespace: str, selector: str = "") -> Object:
         """List the objects of a kind from the newest state; without a namespace, those of the whole cluster.

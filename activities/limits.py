@@ -8,6 +8,7 @@ to move is decided before that, by ``activities.moves``.
 import asyncio
 import heapq
 import itertools
+import math
 import random
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import aiohttp
 from kubernetes.aio.client import rest
 from opentelemetry import trace
 
@@ -28,6 +30,10 @@ AT_ONCE = 32
 """How many requests are under way at one time. Streams do not count."""
 WITHOUT_UNDO = 28
 """How many of them may be of other classes: a rollback finds a free place at once."""
+AWAY = frozenset({502, 503, 504})
+"""The answers in the place of an API server that is away, or that starts."""
+DOUBT_S = 15.0
+"""An API server that was away so shortly ago may not have loaded its access rules yet: it denies what it allows."""
 PATIENCE_S = 20.0
 """How long a request that the API server throttles is repeated."""
 
@@ -132,6 +138,12 @@ class LimitedClient(rest.RESTClientObject):
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         super().__init__(configuration)
         self._places, self._clock = Places(), clock
+        self._away_at = -math.inf
+
+    @property
+    def was_away(self) -> bool:
+        """Whether the API server did not answer a request a moment ago."""
+        return time.monotonic() < self._away_at + DOUBT_S
 
     async def request(self, method: str, url: str, **options: Any) -> Any:  # type: ignore[override]
         """Send a request in its turn. A stream takes no place: it would hold it for minutes."""
@@ -156,7 +168,13 @@ class LimitedClient(rest.RESTClientObject):
         gives_up_at = time.monotonic() + PATIENCE_S
         while True:
             asked_at = time.monotonic()
-            found: Any = await super().request(method, url, **options)  # type: ignore[no-untyped-call]
+            try:
+                found: Any = await super().request(method, url, **options)  # type: ignore[no-untyped-call]
+            except (TimeoutError, aiohttp.ClientError, OSError):
+                self._away_at = time.monotonic()
+                raise
+            if found.status in AWAY:
+                self._away_at = time.monotonic()
             if found.status < 300:  # the answer is the API server's own
                 self._clock.note(found.headers.get("Date", ""), asked_at)
             pause_s = _pause_s(found)

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Sequence
 
 from activities import autoscaling
-from activities.cluster import POD_SECURITY, Cluster, warnings
+from activities.cluster import JUST_STARTED, POD_SECURITY, Cluster, warnings
 from activities.levers.base import Lever
 from activities.levers.ownership import labels_of
 from activities.routers.base import Router
 from segue.contract import Prepared, PrepareInput
-from segue.errors import NotAllowed
+from segue.errors import NotAllowed, Unreachable
 from segue.observation import Observation
 from segue.policy import Policy
 from segue.rights import Right, commands, described, grants, needed, uses_of
@@ -26,6 +26,7 @@ async def refuse_missing_rights(cluster: Cluster, lever: Lever, request: Prepare
 
     Raises:
         NotAllowed: names all missing rights, and the command that grants them.
+        Unreachable: when the API server may not have loaded its access rules yet.
     """
     namespace = request.target.namespace
     resource = lever.kinds[0] if isinstance(request.target, SupervisedTarget) else ""
@@ -36,6 +37,8 @@ async def refuse_missing_rights(cluster: Cluster, lever: Lever, request: Prepare
         if _REVIEWS in error.why:
             return
         raise
+    if missing and cluster.was_away:
+        raise Unreachable(f"the Kubernetes API server denies to {described(missing)} ({JUST_STARTED})")
     if missing:
         raise NotAllowed(
             f"the worker may not {described(missing)}",

@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from kubernetes.aio import client
 
 from activities.cluster import Cluster
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
-from segue.errors import Unreachable
+from segue.errors import NotAllowed, Refused, Unreachable
 
 UNDO, PROGRESS, START = Urgency
 
@@ -189,3 +191,47 @@ async def test_only_a_proxy_of_the_environment_makes_requests_read_it(
         assert [session.trust_env for session in sessions if session] == [bool(proxy)] * 2
     finally:
         await cluster.close()
+
+
+@asynccontextmanager
+async def connected(address: client.Configuration) -> AsyncIterator[Cluster]:
+    cluster = Cluster(client.ApiClient(address))
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def test_an_api_server_that_just_started_is_not_believed(
+    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not loaded its access rules yet, and denies what it allows: that is no missing right; its admission is."""
+    answers = {
+        "pods": 'pods is forbidden: User "worker" cannot list resource "pods" in API group "" in the namespace "n"',
+        "services": "services is forbidden: exceeded quota: full, requested: 1, used: 1, limited: 1",
+    }
+
+    async def deny(request: web.Request) -> web.Response:
+        return web.json_response({"message": answers[request.path.split("/")[-1]]}, status=403)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", deny)
+    runner = web.AppRunner(app)
+    address = client.Configuration(host=f"http://127.0.0.1:{unused_tcp_port}")
+    async with connected(address) as away, connected(address) as other:
+        with pytest.raises(Unreachable):
+            await away.list("pods", "n")
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", unused_tcp_port).start()
+        try:
+            with pytest.raises(NotAllowed, match="cannot list"):
+                await other.list("pods", "n")
+            with pytest.raises(Unreachable, match="may not have loaded its access rules yet"):
+                await away.list("pods", "n")
+            with pytest.raises(Refused, match="exceeded quota"):
+                await away.list("services", "n")
+            monkeypatch.setattr("activities.limits.DOUBT_S", 0.0)
+            with pytest.raises(NotAllowed, match="cannot list"):
+                await away.list("pods", "n")
+        finally:
+            await runner.cleanup()
