@@ -14,6 +14,7 @@ from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
 from mirroring import mirrored
 from segue_local import Stack, temporal_config, tied_stack
+from subjects import DeploymentSubject, PairSubject, Subject
 from temporalio.service import RPCError
 
 from segue.report import to_markdown
@@ -71,6 +72,42 @@ async def test_a_rewritten_way_back_waits_for_the_controller_to_follow_a_resize(
             report = await run.end()
         assert report.status.outcome == "Aborted", to_markdown(report)
         watcher.assert_within(3, 6)
+
+
+async def test_a_controller_that_has_not_noticed_a_lost_pod_is_waited_for(own_stack: Stack) -> None:
+    """It counts the lost pod as there, and would remove a ready one: nothing is removed before it has noticed."""
+
+    async def one(name: str, kind: type[Subject], lab: Lab) -> None:
+        strategy = {"maxSurge": 0, "maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+        async with lab.case(name, 3, kind=kind, strategy=strategy, readiness=PATIENT) as case:
+            await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            ready.release()
+            await is_away.wait()
+            pod = lab.pods(name, "chat:1")[0].metadata.name
+            lab.core.delete_namespaced_pod(pod, lab.namespace, grace_period_seconds=0)
+            await case.run.send("approve")
+            await case.run.until(
+                "it waits", lambda status: "still counts 2 pods, and 1 are there" in status.waiting_for
+            )
+            told.release()
+            await case.ends("Completed")
+        case.watcher.assert_within(1, 3)  # the lost pod counts
+
+    ready, told, is_away = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+    async with open_lab(own_stack) as lab:
+        await lab.worker().serves()
+        async with asyncio.TaskGroup() as running:
+            running.create_task(one("chat", DeploymentSubject, lab))
+            running.create_task(one("pair", PairSubject, lab))
+            for _ in range(2):
+                await ready.acquire()
+            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
+            is_away.set()
+            try:
+                for _ in range(2):
+                    await told.acquire()
+            finally:
+                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
 
 
 async def _outage(own_stack: Stack, part: str) -> None:

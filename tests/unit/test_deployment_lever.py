@@ -29,6 +29,7 @@ from activities.levers.deployment.reading import (
     mark_of,
     read,
     requested,
+    unnoticed,
     with_paused,
 )  # fmt: skip
 from activities.levers.ownership import ADMISSION, BASELINE, CAUSE, OWNER, left_of_us, saved_ready
@@ -451,3 +452,23 @@ def test_a_baseline_without_a_copy_is_that_of_its_replica_set() -> None:
     new["spec"]["minReadySeconds"] = HOLD_MIN_READY_S
     assert json.loads(rebuilt(found, [new, old], BUDGET).saved)["template"] == template(1), "a release knows no version"
     assert rebuilt(found, [new], BUDGET).saved == ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "counted", "there", "named"),
+    [
+        pytest.param(3, 3, 3, False, id="all-are-there"),
+        pytest.param(3, 3, 2, True, id="one-is-lost"),
+        pytest.param(3, 2, 2, False, id="it-has-noticed"),
+        pytest.param(2, 3, 2, False, id="it-removes-one"),
+        pytest.param(0, 3, 0, False, id="all-were-to-go"),
+        pytest.param(3, 0, 2, False, id="it-has-just-begun"),
+    ],
+)
+def test_a_pod_whose_loss_its_controller_has_not_noticed(wanted: int, counted: int, there: int, named: bool) -> None:
+    owner = [{"uid": "u", "controller": True}]
+    pods = [{"metadata": {"name": f"p{n}", "ownerReferences": owner}, "status": {}} for n in range(there)]
+    leaving = {"metadata": {"name": "q", "ownerReferences": owner, "deletionTimestamp": "now"}, "status": {}}
+    replicaset = {"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": wanted}, "status": {"replicas": counted}}
+    found = unnoticed(Objects({}, [replicaset], [*pods, leaving]))
+    assert bool(found) is named and (not named or found.endswith("counts 3 pods, and 2 are there"))

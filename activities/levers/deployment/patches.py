@@ -12,6 +12,7 @@ from activities.levers.deployment.reading import (
     is_moving,
     is_paused,
     requested,
+    unnoticed,
 )
 from activities.levers.ownership import (
     BASELINE,
@@ -129,6 +130,7 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
         return None
     budget = resolve_budget(request.rules.strategy, seen.replicas)
     problem = objection(budget, seen, counts) or unholdable(seen.replicas, counts) or _resizing(objects)
+    problem = problem or (unnoticed(objects) if counts.old < seen.old.total else "")
     if problem:
         raise Stale(problem)
     patch = hold_patch(deployment, request.rules, counts.old + counts.new - seen.replicas, seen.replicas - counts.old)

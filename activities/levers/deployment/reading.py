@@ -1,5 +1,6 @@
 """Reads a Deployment with its ReplicaSets and pods. Pure; see ``lever`` for the lever."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -81,6 +82,21 @@ class _Set(NamedTuple):
 
     def proven(self, min_ready_s: float, max_restarts: int, now: float) -> int:
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
+
+
+def unnoticed(objects: Objects) -> str:
+    """Return the ReplicaSet whose controller has not noticed yet that a pod is lost; empty if it has noticed all.
+
+    After an outage of the API server its picture can be old for many seconds. If it is to remove a pod then, it counts
+    the lost one as there, and removes a ready one.
+    """
+    pods = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    for each in objects.replicasets:
+        there, counted = pods[each["metadata"]["uid"]], each.get("status", {}).get("replicas", 0)
+        if there < min(each["spec"].get("replicas", 0), counted):
+            name = each["metadata"]["name"]
+            return f"the controller of replicaset {name} still counts {counted} pods, and {there} are there"
+    return ""
 
 
 def with_pods(watch: NamespaceWatch, deployment: Object, replicasets: list[Object]) -> Objects:

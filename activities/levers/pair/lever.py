@@ -16,7 +16,7 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
-from activities.levers.deployment.reading import Objects, is_engaged, revisions, with_pods
+from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -423,7 +423,10 @@ class _Writing:
             raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
         if goal is not None:
             refuse_outdated(self.request, seen)
-        problem = objection(resolve_budget(self.request.rules.strategy, seen.replicas), seen, goal) if goal else ""
+        problem = ""
+        if goal is not None:
+            budget = resolve_budget(self.request.rules.strategy, seen.replicas)
+            problem = objection(budget, seen, goal) or _unnoticed(pair, goal)
         if problem:
             raise Stale(problem)
         return pair
@@ -737,3 +740,10 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
     if budget.floor == 0:
         found.append(NO_FLOOR)
     return tuple(found)
+
+
+def _unnoticed(pair: Pair, goal: Counts) -> str:
+    """Return which side is to shrink although its controller has not noticed yet that a pod of it is lost."""
+    shrinking = [pair.old] * (goal.old < pair.counts.old)
+    shrinking += [pair.new] if pair.new is not None and goal.new < pair.counts.new else []
+    return next(filter(None, map(unnoticed, shrinking)), "")

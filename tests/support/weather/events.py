@@ -116,6 +116,8 @@ class Events:
             create(self._core.create_namespaced_pod_eviction, name, namespace, body)
         else:
             self.done.broken[name] = uid
+            if what == "pods-crash" and self.subject.kind == "LeaderWorkerSet":  # its controller recreates the group
+                self.done.taken.add(uid)
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
 
     def mend(self) -> None:

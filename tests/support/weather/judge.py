@@ -15,6 +15,8 @@ PASSING, PASSING_S = 2, 1.0
 """Decision 6: so many pods may exceed the ceiling for so long, where a controller adds and removes at once."""
 BACKLOG_S = 5.0
 """After an outage of a controller or the API server, any number of pods may pass for so long."""
+CATCHES_UP_S = 45.0
+"""A controller may learn of changes so long after an outage: each of its streams tries again at growing intervals."""
 SPOILED_S = 40.0
 _UNREADABLE = re.compile(r"Traceback|object at 0x|\bNone\b|<class|pydantic|KeyError|AttributeError|asyncio")
 
@@ -221,7 +223,7 @@ def _over(seen: Seen) -> Iterable[str]:
     allowed = most = 0
     over_since: float | None = None
     for moment in seen.moments:
-        known_since = min((began for began, ended in seen.outages if began <= moment.at <= ended + IN_FLIGHT_S),
+        known_since = min((began for began, ended in seen.outages if began <= moment.at <= ended + CATCHES_UP_S),
                           default=moment.at) - LATE_S  # fmt: skip
         ceiling = max(map(seen.budget.ceiling, _replicas(seen.sizes, known_since, moment.at + LATE_S)))
         if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):

@@ -406,7 +406,9 @@ class Player:
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         taken = done.taken | self.weather.taken
-        unready = 0 if ended_as == "Completed" else judge.unready_before(eyes.moments)
+        rolls_itself = self.rolled.kind == "LeaderWorkerSet" and not self.rolled.spec["strategy"].get("waypoints")
+        # Its own controller may leave no moment at which the floor can rise again.
+        unready = judge.unready_before(eyes.moments) if ended_as != "Completed" or rolls_itself else 0
         seen = judge.Seen(
             eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages,
             unready_before=unready,
