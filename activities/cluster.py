@@ -24,6 +24,7 @@ from activities.sharing import Shared
 from segue.clusters import HERE, Access
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 from segue.rights import grant_for
+from segue.rollout_object import GROUP
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -569,6 +570,7 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return _unanswered(what, status, why)
 
 
+_OWN_KINDS = "kubectl apply --server-side -f deploy/crd"
 _UNSERVED = "404 page not found"
 """The API server's answer for a path that it does not have; an object that is absent has an answer of its own."""
 
@@ -576,6 +578,8 @@ _UNSERVED = "404 page not found"
 def _absent(what: str, why: str) -> NotFound:
     if why.strip() == _UNSERVED:
         fix = "install what serves it, such as LeaderWorkerSet or KServe; `segue doctor` lists what the cluster serves"
+        if GROUP in what:
+            fix = f"install it: {_OWN_KINDS}"
         return NotFound("is of a kind that the cluster does not serve", field=what, fix=fix)
     return NotFound(why, field=what, fix="check its name and namespace, or create it first")
 

@@ -27,6 +27,7 @@ from temporalio.client import (
     WorkflowExecution,
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowUpdateHandle,
@@ -494,7 +495,15 @@ class Rollouts:
                     await asyncio.sleep(POLL_S)
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
-        return await self._end(self._handle(description.id, description.run_id), self._what(description.id))
+        what = self._what(description.id)
+        try:
+            return await self._end(self._handle(description.id, description.run_id), what)
+        except Refused as refused:
+            if isinstance(refused.__cause__, WorkflowFailureError):
+                # Else it would read as if the target were in that state now, or as if this request were refused.
+                at = f"{description.start_time:%Y-%m-%d %H:%M:%S} UTC"
+                refused.args = (f"the rollout of {what} that was to start at {at} was refused: {refused}",)
+            raise
 
     async def _end(self, handle: Handle, what: str) -> Report:
         with translated(what, self.task_queue):

@@ -216,14 +216,17 @@ def stops(message: Message) -> bool:
     return isinstance(message, Pause | Abort | Reject) or (isinstance(message, RetargetTo) and message.baseline)
 
 
-def answer(message: Message, state: State) -> str:
+def answer(message: Message, state: State, now: float) -> str:
     """Return what happens next, for a person; ``state`` is the result of ``receive``."""
     if isinstance(message, Settle):
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
         return f"scale: to {counted(message.replicas, 'replica')}, now {state.phase}"
     waits = state.phase is Phase.PAUSED and state.paused and not isinstance(message, Pause)
-    return f"{name_of(message)}: now {state.phase}{', until a resume' if waits else ''}"
+    phase = state.phase
+    if phase is Phase.HOLDING and state.waypoint is not None and state.waypoint.hold_until <= now:
+        phase = Phase.PROGRESSING  # nothing holds it any more: the next observation moves it on
+    return f"{name_of(message)}: now {phase}{', until a resume' if waits else ''}"
 
 
 _SAMPLES: dict[str, Message] = {

@@ -64,12 +64,21 @@ def ids_named(text: str, cluster: str) -> list[str]:
         Refused: for an invalid name or cluster.
     """
     check_cluster(cluster)
-    found, target = _ID.fullmatch(text), target_named(text)
-    if found or names_file(text) or _parts(text)[1] is not None:
-        return [contract.workflow_id(found["cluster"] if found else cluster, target)]
+    found = _ID.fullmatch(text)
+    return [contract.workflow_id(found["cluster"] if found else cluster, each) for each in targets_named(text)]
+
+
+def targets_named(text: str) -> list[Target]:
+    """Return the targets that ``text`` may mean: one, or without a kind one of each kind, Deployment first.
+
+    Raises:
+        Refused: for an invalid name.
+    """
+    target = target_named(text)
+    if _ID.fullmatch(text) or names_file(text) or _parts(text)[1] is not None:
+        return [target]
     namespace, name = target.namespace, target.name
-    targets = [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in _NAMED]
-    return [contract.workflow_id(cluster, each) for each in targets]
+    return [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in _NAMED]
 
 
 def neither_kind_nor_cluster(text: str, cluster: str, fix: str) -> Refused:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,17 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     assert "under way" in refused.stderr and "--join" in refused.stderr
     undone = await shell.run("undo", f"{lab.namespace}/chat", "--to-revision", "1", expect=REFUSED)
     assert "under way" in undone.stderr and "segue abort" in undone.stderr and "--join" not in undone.stderr
+    planned = await shell.run("plan", third)
+    assert "is held by a rollout (rollout/" in planned.stderr and "`--join`" in planned.stderr
+    # As a side of a pair it is held too; what that rollout saved is no damage, and the refusal stays one of its start.
+    sides = {"kind": "DeploymentPair", "namespace": lab.namespace, "old": "chat", "new": "next"}
+    pair, place = shell.spec("next", target=sides), f"{lab.namespace}/{lab.namespace}"
+    held = f"is held by rollout/{place}/Deployment/chat@"
+    for command in ("plan", "lint", "release", "start"):
+        refused = await shell.run(command, pair, expect=REFUSED)
+        assert held in refused.stderr and "whose target is a Deployment; wait for its end" in refused.stderr
+    shown = await shell.run("status", pair, expect=REFUSED)
+    assert re.search(f"/chat that was to start at .* UTC was refused: deployment chat: {held}", shown.stderr)
     await shell.run("start", third, "--join")
     status = await shell.json("status", third)
     assert status["wanted"]["images"] == {"server": "example/chat:3"}
@@ -170,6 +182,9 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert not any(left_of_us(each) for each in lab.replicasets("chat"))
     assert not after.spec.paused
     assert ("Released: " in after.metadata.annotations.get("kubernetes.io/change-cause", "")) is (way == "wanted")
+    made = [each["cause"] for each in await shell.json("history", f"{lab.namespace}/chat") if each["note"]]
+    assert [cause.startswith({"baseline": "Aborted: ", "wanted": "Released: "}[way]) for cause in made] == [True]
+    assert (way == "baseline") is ("(released by " in made[0]), made
     lab.worker()  # a worker that comes back finds the target released, and writes nothing
     report = await run.end()
     assert report.status.outcome == "Aborted"

@@ -38,6 +38,7 @@ from segue.status import make_status
 NOW = 1_000.0
 V2 = Change(images={"server": "v2"})
 HERE = Reached(index=0, at="25%", hold_until=NOW, approved=False)
+HELD_HERE = HERE.model_copy(update={"hold_until": NOW + 30})
 
 START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"))
 CLAIMED = START.but(claimed=True)
@@ -185,10 +186,17 @@ def accepts(message: Message, state: State) -> bool:
         (SAID["pause"], CLAIMED, "pause: now Paused"),
         (SAID["approve"], CLAIMED.but(waypoint=HERE, paused="paused by her"), "approve: now Paused, until a resume"),
         (SAID["approve"], CLAIMED.but(waypoint=HERE, frozen="until Monday"), "approve: now Paused"),
+        (SAID["approve"], CLAIMED.but(waypoint=HERE), "approve: now Progressing"),
+        (SAID["approve"], CLAIMED.but(waypoint=HELD_HERE), "approve: now Holding"),
+        (
+            SAID["promote"],
+            CLAIMED.but(waypoint=HELD_HERE.model_copy(update={"approved": True})),
+            "promote: now Progressing",
+        ),
     ],
 )
 def test_an_answer_says_what_happens_now(message: Message, state: State, expected: str) -> None:
-    assert answer(message, receive(message, state, NOW)) == expected
+    assert answer(message, receive(message, state, NOW), NOW) == expected
 
 
 def test_every_message_stands_in_the_table() -> None:
