@@ -9,6 +9,7 @@ from activities.levers import Levers
 from activities.linting import linted
 from activities.preparing import tried, with_namespace_labels
 from activities.routers import Routers
+from activities.watching import controller_uid
 from segue.clusters import HERE, Access
 from segue.contract import Prepared, PrepareInput
 from segue.errors import Refused
@@ -47,6 +48,8 @@ async def try_out(
 async def existing(targets: Sequence[Target], access: Access = HERE) -> Target:
     """Return the first of these targets that the cluster has; the first of all if it has none that may be read.
 
+    What another object controls is not meant: a LeaderWorkerSet makes a StatefulSet of its own name.
+
     Raises:
         Unreachable.
     """
@@ -54,8 +57,9 @@ async def existing(targets: Sequence[Target], access: Access = HERE) -> Target:
         levers = Levers(cluster)
         for target in targets:
             with contextlib.suppress(Refused):  # it does not exist, is of a kind that is not served, or not to be read
-                await cluster.get(levers.of(target).kinds[0], target.namespace, target.name)
-                return target
+                found = await cluster.get(levers.of(target).kinds[0], target.namespace, target.name)
+                if not controller_uid(found):
+                    return target
     return targets[0]
 
 

@@ -709,7 +709,7 @@ class RolloutWorkflow:
         try:
             messages.receive(message, self._state, _now())
         except Refused as refused:
-            raise _application_error(refused) from refused
+            raise _application_error(refused) from None
 
     @workflow.signal(name="pause")
     async def signal_pause(self, sent: RawValue = NOTHING) -> None:
@@ -847,7 +847,7 @@ def _read(name: str, sent: RawValue) -> Message:
     try:
         return messages.read_message(name, sent.payload.data, encoding)
     except Refused as refused:
-        raise _application_error(refused) from refused
+        raise _application_error(refused) from None  # its details are for us: temporal prints each cause
 
 
 async def _start_notification(request: NotifyInput) -> None:

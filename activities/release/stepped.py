@@ -102,7 +102,7 @@ async def _step(
     relaxed = as_before(rules, state, seen.replicas)
     given = WriteInput(
         target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation,
-        note=note if decision.act is Act.FINISH else None,
+        note=note if decision.act in {Act.UNDO, Act.FINISH} else None,
     )  # fmt: skip
     written = await write(given, clock.now())
     return applied(rules, state, seen, decision, clock.now(), written).but(**_ALWAYS)

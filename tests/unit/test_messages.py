@@ -425,6 +425,11 @@ def test_what_anybody_sends_is_read_as_json() -> None:
     assert read_message("scale", sent) == Scale(by="her", replicas=3)
 
 
+def test_what_stops_is_taken_also_with_a_mistyped_field() -> None:
+    for name, kind in (("pause", Pause), ("abort", Abort), ("reject", Reject)):
+        assert read_message(name, b'{"by": "her", "raeson": "it fails"}') == kind(by="her")
+
+
 @pytest.mark.parametrize(
     ("name", "sent", "encoding", "words"),
     [
@@ -435,6 +440,18 @@ def test_what_anybody_sends_is_read_as_json() -> None:
         ("pause", b"{}", "json/protobuf", "pause: 'json/protobuf': is not JSON"),
         ("scale", b'{"replicas": "many"}', "json/plain", "scale: replicas: 'many'"),
         ("scale", b"null", "json/plain", "scale: replicas: is missing"),
+        (
+            "approve",
+            b'{"abuot": "50%@1f"}',
+            "json/plain",
+            "approve: abuot: '50%@1f': is no field of this",
+        ),
+        (
+            "resume",
+            b'{"breakGlass": true, "reason": "x"}',
+            "json/plain",
+            "breakGlass: true: is no field of",
+        ),
         ("explode", b"", "", "explode: is not a message of a rollout; send one of: pause"),
     ],
 )
