@@ -109,15 +109,18 @@ class Cluster:
         path = access.kubeconfig or os.environ.get("KUBECONFIG") or None
         field = "SEGUE_CLUSTERS" if access.is_given else "KUBECONFIG"
         _refuse_absent(path, field)
+        loaded: Any = None
         try:
             if access.is_given or not _is_pods_own(configuration):
                 load: Any = config.load_kube_config
-                await load(path, context=access.context or None, client_configuration=configuration)
+                loaded = await load(path, context=access.context or None, client_configuration=configuration)
         except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
             here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
             fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
             raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
-        return cls(client.ApiClient(configuration))
+        api = client.ApiClient(configuration)
+        api.default_headers |= _acting(getattr(loaded, "_user", None), field)
+        return cls(api)
 
     def _pod_session(self) -> aiohttp.ClientSession:
         """Return a separate session for pods, so that slow answers of pods delay no watch and no write."""
@@ -459,6 +462,24 @@ def _is_pods_own(configuration: client.Configuration) -> bool:
     except config.ConfigException:
         return False
     return True
+
+
+def _acting(user: Any, field: str) -> dict[str, str]:
+    """Return the headers by which the user of a kubeconfig acts as somebody else.
+
+    The library ignores these fields: requests would have the user's own rights, which are usually wider.
+
+    Raises:
+        Refused: for what headers of one value cannot say.
+    """
+    given: Object = user.value if user is not None else {}
+    for name in ("as-groups", "as-user-extra"):
+        if given.get(name):
+            fix = "use a context without it, whose credentials have these rights"
+            why = "is a part of acting as somebody else that Segue does not do"
+            raise Refused(why, field=f"{field}: {name}", fix=fix)
+    names = {"as": "Impersonate-User", "as-uid": "Impersonate-Uid"}
+    return {header: str(given[name]) for name, header in names.items() if given.get(name)}
 
 
 def _refuse_absent(given: str | None, field: str) -> None:

@@ -219,16 +219,24 @@ class Rollouts:
         shown = _with_status(report, await self._live(report.status, description, strategy))
         return await self._with_requests(shown, description)
 
-    async def list(self, *, running: bool = False, limit: int = 50, everywhere: bool = False) -> list[Listed]:
+    async def list(
+        self, *, running: bool = False, limit: int = 50, everywhere: bool = False, namespace: str = "",
+        needs_person: bool = False,
+    ) -> list[Listed]:  # fmt: skip
         """List this cluster's rollouts, the newest first, from Temporal's visibility store.
 
-        With ``everywhere``, list those of all clusters.
+        With ``everywhere``, list those of all clusters; with ``namespace``, those of its targets; with
+        ``needs_person``, those under way that wait for a person.
         """
         query = f'WorkflowType = "{contract.WORKFLOW}"'
         if not everywhere:
             query += f' AND WorkflowId STARTS_WITH "rollout/{self.cluster}/"'
-        if running:
+        if namespace:
+            query += f' AND {contract.TARGET_ATTRIBUTE} STARTS_WITH "{namespace}/"'
+        if running or needs_person:
             query += ' AND ExecutionStatus = "Running"'
+        if needs_person:
+            query += f" AND {contract.NEEDS_HUMAN_ATTRIBUTE} = true"
         with translated("any target", self.task_queue):
             async with asyncio.timeout(self._answer_s):
                 return [_listed(w) async for w in self.client.list_workflows(query, limit=limit)]

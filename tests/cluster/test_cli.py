@@ -149,6 +149,17 @@ async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
         return bool((await shell.json("status", name))["phase"] == "AwaitingApproval")
 
     await until("it asks", asks)
+
+    async def listed(*options: str) -> list[str]:
+        return [each["target"] for each in await shell.json("list", "--needs-person", *options)]
+
+    async def has_it() -> bool:
+        return await listed() == [name]
+
+    await until("the list to have it", has_it)
+    assert await listed("-n", lab.namespace) == [name]
+    assert await listed("-n", "elsewhere") == []
+    assert "is not a namespace" in (await shell.run("list", "-n", f'{lab.namespace}/" OR', expect=REFUSED)).stderr
     assert "not paused" in (await shell.run("resume", name, expect=REFUSED)).stderr
     await shell.run("pause", name, "--reason", "lunch")
     assert "lunch" in (await shell.run("status", name)).stdout
@@ -238,8 +249,13 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
     """No worker, no Temporal, no cluster, nothing to release: each says what to do, with its exit code."""
     await lab.deploy("chat", 2)
     file, name = shell.spec("chat"), f"{lab.namespace}/chat"
-    no_cluster = {"KUBECONFIG": "/nonexistent"}
+    no_cluster, acting = {"KUBECONFIG": "/nonexistent"}, shell.folder / "acting"
+    found = yaml.safe_load(lab.stack.kubeconfig.read_text())
+    for each in found["users"]:
+        each["user"]["as"] = "bob"
+    acting.write_text(yaml.safe_dump(found))
     cases = [
+        (("history", name), {"KUBECONFIG": str(acting)}, REFUSED, 'User "bob" cannot get resource "deployments"'),
         (("start", file), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, UNREACHABLE, "Temporal does not answer at 127.0.0.1:1"),
         (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is not a file"),
         (("status", name), {}, REFUSED, "no rollout of"),
