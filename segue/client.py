@@ -57,7 +57,7 @@ from segue.errors import (
     Unreachable,
 )
 from segue.messages import Message, RetargetTo, name_of
-from segue.naming import none_in_cluster
+from segue.naming import none_in_cluster, none_in_namespace
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.pollers import ANSWER_S, no_worker, pollers_of, uncurrent, unserved
@@ -150,7 +150,9 @@ class Rollouts:
         if not found:
             missing = next(each for each in answers if isinstance(each, NotFound))
             cluster = cluster_of(candidates[0])
-            raise missing if cluster == self.cluster else none_in_cluster(missing, cluster)
+            if cluster != self.cluster:
+                raise none_in_cluster(missing, cluster)
+            raise none_in_namespace(missing, self._what(candidates[0]))
         return running[0] if running else max(found, key=lambda each: each.start_time).id
 
     async def start(self, rollout: Rollout, by: str, break_glass: str = "") -> Started:

@@ -1,6 +1,5 @@
 """``list``, ``status``, ``watch``, ``report`` and ``history``: the commands that show rollouts."""
 
-import re
 import sys
 import time
 from contextlib import aclosing
@@ -31,17 +30,15 @@ from segue.cli.options import (
     target_in,
 )
 from segue.cli.picture import clock, picture
-from segue.errors import Refused
-from segue.naming import check_cluster, ids_named, target_named
+from segue.naming import check_cluster, check_namespace, ids_named, target_named
 from segue.report import Report, to_markdown
 
 if TYPE_CHECKING:
     from segue.client import Listed
 
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _Running = Annotated[bool, typer.Option("--running", help="List only rollouts that are under way.")]
 _InNamespace = Annotated[
-    str,
+    str | None,
     typer.Option(
         "-n", "--namespace", metavar="NAMESPACE", help="List only rollouts of targets there.", show_default=False
     ),
@@ -61,7 +58,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    namespace: _InNamespace = "",
+    namespace: _InNamespace = None,
     running: _Running = False,
     needs_person: _NeedsPerson = False,
     all_clusters: _Everywhere = False,
@@ -75,12 +72,12 @@ def list_(
     Example: segue list --namespace serving --running
     """
     check_cluster(cluster)
-    if namespace and not _NAMESPACE.fullmatch(namespace):
-        raise Refused("is not a namespace", field="--namespace", value=namespace, fix="write its name, such as serving")
+    if namespace is not None:
+        check_namespace(namespace)
 
     async def ask() -> "list[Listed]":
         return await (await connected(Where(cluster, task_queue))).list(
-            running=running, limit=limit, everywhere=all_clusters, namespace=namespace, needs_person=needs_person
+            running=running, limit=limit, everywhere=all_clusters, namespace=namespace or "", needs_person=needs_person
         )
 
     found = run_async(ask())
@@ -89,7 +86,7 @@ def list_(
     elif found:
         show(_table(found, width(), with_cluster=all_clusters))
     else:
-        say(_nothing("" if all_clusters else cluster, namespace, running=running, needs_person=needs_person))
+        say(_nothing("" if all_clusters else cluster, namespace or "", running=running, needs_person=needs_person))
 
 
 def _nothing(cluster: str, namespace: str = "", *, running: bool = False, needs_person: bool = False) -> str:
