@@ -159,7 +159,6 @@ async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
     await until("the list to have it", has_it)
     assert await listed("-n", lab.namespace) == [name]
     assert await listed("-n", "elsewhere") == []
-    assert ()
     assert "not paused" in (await shell.run("resume", name, expect=REFUSED)).stderr
     await shell.run("pause", name, "--reason", "lunch")
     assert "lunch" in (await shell.run("status", name)).stdout
