@@ -24,6 +24,7 @@ from activities.sharing import Shared
 from segue.clusters import HERE, Access
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 from segue.rights import grant_for
+from segue.rollout_object import GROUP
 
 FIELD_MANAGER = "segue"
 REQUEST_TIMEOUT_S = 20.0
@@ -109,15 +110,18 @@ class Cluster:
         path = access.kubeconfig or os.environ.get("KUBECONFIG") or None
         field = "SEGUE_CLUSTERS" if access.is_given else "KUBECONFIG"
         _refuse_absent(path, field)
+        loaded: Any = None
         try:
             if access.is_given or not _is_pods_own(configuration):
                 load: Any = config.load_kube_config
-                await load(path, context=access.context or None, client_configuration=configuration)
+                loaded = await load(path, context=access.context or None, client_configuration=configuration)
         except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
             here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
             fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
             raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
-        return cls(client.ApiClient(configuration))
+        api = client.ApiClient(configuration)
+        api.default_headers |= _acting(getattr(loaded, "_user", None), field)
+        return cls(api)
 
     def _pod_session(self) -> aiohttp.ClientSession:
         """Return a separate session for pods, so that slow answers of pods delay no watch and no write."""
@@ -469,6 +473,24 @@ def _is_pods_own(configuration: client.Configuration) -> bool:
     return True
 
 
+def _acting(user: Any, field: str) -> dict[str, str]:
+    """Return the headers by which the user of a kubeconfig acts as somebody else.
+
+    The library ignores these fields: requests would have the user's own rights, which are usually wider.
+
+    Raises:
+        Refused: for what headers of one value cannot say.
+    """
+    given: Object = user.value if user is not None else {}
+    for name in ("as-groups", "as-user-extra"):
+        if given.get(name):
+            fix = "use a context without it, whose credentials have these rights"
+            why = "is a part of acting as somebody else that Segue does not do"
+            raise Refused(why, field=f"{field}: {name}", fix=fix)
+    names = {"as": "Impersonate-User", "as-uid": "Impersonate-Uid"}
+    return {header: str(given[name]) for name, header in names.items() if given.get(name)}
+
+
 def _refuse_absent(given: str | None, field: str) -> None:
     if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
         raise Refused("is not a file", field=field, value=given, fix="correct it, or run `segue local up`")
@@ -578,6 +600,7 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
             return _unanswered(what, status, why)
 
 
+_OWN_KINDS = "kubectl apply --server-side -f deploy/crd"
 _UNSERVED = "404 page not found"
 """The API server's answer for a path that it does not have; an object that is absent has an answer of its own."""
 
@@ -585,6 +608,8 @@ _UNSERVED = "404 page not found"
 def _absent(what: str, why: str) -> NotFound:
     if why.strip() == _UNSERVED:
         fix = "install what serves it, such as LeaderWorkerSet or KServe; `segue doctor` lists what the cluster serves"
+        if GROUP in what:
+            fix = f"install it: {_OWN_KINDS}"
         return NotFound("is of a kind that the cluster does not serve", field=what, fix=fix)
     return NotFound(why, field=what, fix="check its name and namespace, or create it first")
 

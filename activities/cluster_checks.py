@@ -89,6 +89,9 @@ async def _checks(
         return await cluster.may(*right, namespace, service_account=service_account)
 
     for namespace in namespaces:
+        if (absent_check := await _absent_check(cluster, namespace)) is not None:
+            found.append(absent_check)
+            continue
         found += await (controller_checks(may, namespace) if controller else rights_checks(may, namespace, absent))
     if not namespaces:
         unnamed = "no namespace is named"
@@ -99,6 +102,21 @@ async def _checks(
     if GROUP in served:
         found.append(await _guarding_check(cluster))
     return [*found, await _wide_check(may, PROFILES if controller else ROOM)]
+
+
+async def _absent_check(cluster: Cluster, namespace: str) -> SetupCheck | None:
+    """Return the failure of a namespace that does not exist: an administrator has all rights in it, too.
+
+    Returns None if it exists, or if the caller may not read it.
+    """
+    try:
+        await cluster.get("namespaces", namespace, namespace)
+    except NotFound:
+        fix = f"correct -n, or `kubectl create namespace {namespace}`"
+        return _check(f"namespace {namespace}", CheckVerdict.FAILED, "does not exist", fix)
+    except SegueError:
+        return None
+    return None
 
 
 def _group_check(group: str, served: bool) -> SetupCheck:

@@ -27,6 +27,7 @@ from temporalio.client import (
     WorkflowExecution,
     WorkflowExecutionDescription,
     WorkflowExecutionStatus,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowQueryFailedError,
     WorkflowUpdateHandle,
@@ -56,7 +57,7 @@ from segue.errors import (
     Unreachable,
 )
 from segue.messages import Message, RetargetTo, name_of
-from segue.naming import none_in_cluster
+from segue.naming import none_in_cluster, none_in_namespace
 from segue.observation import Frozen
 from segue.plan import Plan
 from segue.pollers import ANSWER_S, no_worker, pollers_of, uncurrent, unserved
@@ -149,7 +150,9 @@ class Rollouts:
         if not found:
             missing = next(each for each in answers if isinstance(each, NotFound))
             cluster = cluster_of(candidates[0])
-            raise missing if cluster == self.cluster else none_in_cluster(missing, cluster)
+            if cluster != self.cluster:
+                raise none_in_cluster(missing, cluster)
+            raise none_in_namespace(missing, self._what(candidates[0]))
         return running[0] if running else max(found, key=lambda each: each.start_time).id
 
     async def start(self, rollout: Rollout, by: str, break_glass: str = "") -> Started:
@@ -218,16 +221,24 @@ class Rollouts:
         shown = _with_status(report, await self._live(report.status, description, strategy))
         return await self._with_requests(shown, description)
 
-    async def list(self, *, running: bool = False, limit: int = 50, everywhere: bool = False) -> list[Listed]:
+    async def list(
+        self, *, running: bool = False, limit: int = 50, everywhere: bool = False, namespace: str = "",
+        needs_person: bool = False,
+    ) -> list[Listed]:  # fmt: skip
         """List this cluster's rollouts, the newest first, from Temporal's visibility store.
 
-        With ``everywhere``, list those of all clusters.
+        With ``everywhere``, list those of all clusters; with ``namespace``, those of its targets; with
+        ``needs_person``, those under way that wait for a person.
         """
         query = f'WorkflowType = "{contract.WORKFLOW}"'
         if not everywhere:
             query += f' AND WorkflowId STARTS_WITH "rollout/{self.cluster}/"'
-        if running:
+        if namespace:
+            query += f' AND {contract.TARGET_ATTRIBUTE} STARTS_WITH "{namespace}/"'
+        if running or needs_person:
             query += ' AND ExecutionStatus = "Running"'
+        if needs_person:
+            query += f" AND {contract.NEEDS_HUMAN_ATTRIBUTE} = true"
         with translated("any target", self.task_queue):
             async with asyncio.timeout(self._answer_s):
                 return [_listed(w) async for w in self.client.list_workflows(query, limit=limit)]
@@ -494,7 +505,15 @@ class Rollouts:
                     await asyncio.sleep(POLL_S)
 
     async def _result(self, description: WorkflowExecutionDescription) -> Report:
-        return await self._end(self._handle(description.id, description.run_id), self._what(description.id))
+        what = self._what(description.id)
+        try:
+            return await self._end(self._handle(description.id, description.run_id), what)
+        except Refused as refused:
+            if isinstance(refused.__cause__, WorkflowFailureError):
+                # Else it would read as if the target were in that state now, or as if this request were refused.
+                at = f"{description.start_time:%Y-%m-%d %H:%M:%S} UTC"
+                refused.args = (f"the rollout of {what} that was to start at {at} was refused: {refused}",)
+            raise
 
     async def _end(self, handle: Handle, what: str) -> Report:
         with translated(what, self.task_queue):

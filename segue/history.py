@@ -57,8 +57,8 @@ class Revision(Frozen):
 
     @property
     def was_taken_back(self) -> bool:
-        """Whether a rollout made it and did not keep it."""
-        return self.note is not None and self.note.outcome not in {"", Outcome.COMPLETED, RELEASED}
+        """Whether a rollout made it and did not keep it; a rollout that lost its target before its end did not."""
+        return self.note is not None and self.note.outcome not in {Outcome.COMPLETED, RELEASED}
 
 
 def described(change: Change, version: Version) -> str:

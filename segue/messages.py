@@ -6,6 +6,7 @@ next, or is refused). A refused signal only adds a line to the report.
 
 import hashlib
 import json
+from difflib import get_close_matches
 from functools import singledispatch
 from typing import Any
 
@@ -146,9 +147,23 @@ def read_message(name: str, sent: bytes, encoding: str = "json/plain") -> Messag
     if not isinstance(found, dict | None):
         raise _no_object(name, found)
     try:
-        return kind.model_validate_json(sent if found else b"{}")
+        message = kind.model_validate_json(sent if found else b"{}")
     except ValidationError as error:
         raise refusal(error, name) from error
+    if not stops(message):
+        _refuse_mistyped(name, kind, found or {})
+    return message
+
+
+def _refuse_mistyped(name: str, kind: type[Message], found: dict[str, Any]) -> None:
+    """Refuse a mistyped field: without ``about``, an approval would be for whatever waits now.
+
+    Any other unknown one may be of a later release. What stops or goes back is taken in any case.
+    """
+    for each in sorted(found.keys() - kind.model_fields.keys()):
+        if near := get_close_matches(each.lower(), kind.model_fields, n=1, cutoff=0.7):
+            fix = f"check its spelling, perhaps {near[0]}"
+            raise Refused("is no field of this message", field=f"{name}: {each}", value=found[each], fix=fix)
 
 
 def _no_object(name: str, value: Any) -> Refused:
@@ -216,14 +231,17 @@ def stops(message: Message) -> bool:
     return isinstance(message, Pause | Abort | Reject) or (isinstance(message, RetargetTo) and message.baseline)
 
 
-def answer(message: Message, state: State) -> str:
+def answer(message: Message, state: State, now: float) -> str:
     """Return what happens next, for a person; ``state`` is the result of ``receive``."""
     if isinstance(message, Settle):
         return "settle: keeps the replicas that are ready now, and then pauses"
     if isinstance(message, Scale):
         return f"scale: to {counted(message.replicas, 'replica')}, now {state.phase}"
     waits = state.phase is Phase.PAUSED and state.paused and not isinstance(message, Pause)
-    return f"{name_of(message)}: now {state.phase}{', until a resume' if waits else ''}"
+    phase = state.phase
+    if phase is Phase.HOLDING and state.waypoint is not None and state.waypoint.hold_until <= now:
+        phase = Phase.PROGRESSING  # nothing holds it any more: the next observation moves it on
+    return f"{name_of(message)}: now {phase}{', until a resume' if waits else ''}"
 
 
 _SAMPLES: dict[str, Message] = {

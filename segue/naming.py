@@ -21,6 +21,7 @@ _SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "lws": "LeaderWorkerSet"
 _KINDS = {name: kind for kind in (*KINDS, *SUPERVISIONS) for name in (kind.lower(), f"{kind.lower()}s")} | _SHORT
 _NAMED = tuple(kind for kind in (*KINDS, *SUPERVISIONS) if kind != "Supervised")
 """The kinds that a name may have, and, with a capital letter, those that the workers' settings describe."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _CLUSTER = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9._]{0,126}[A-Za-z0-9])?")
 
 
@@ -64,12 +65,21 @@ def ids_named(text: str, cluster: str) -> list[str]:
         Refused: for an invalid name or cluster.
     """
     check_cluster(cluster)
-    found, target = _ID.fullmatch(text), target_named(text)
-    if found or names_file(text) or _parts(text)[1] is not None:
-        return [contract.workflow_id(found["cluster"] if found else cluster, target)]
+    found = _ID.fullmatch(text)
+    return [contract.workflow_id(found["cluster"] if found else cluster, each) for each in targets_named(text)]
+
+
+def targets_named(text: str) -> list[Target]:
+    """Return the targets that ``text`` may mean: one, or without a kind one of each kind, Deployment first.
+
+    Raises:
+        Refused: for an invalid name.
+    """
+    target = target_named(text)
+    if _ID.fullmatch(text) or names_file(text) or _parts(text)[1] is not None:
+        return [target]
     namespace, name = target.namespace, target.name
-    targets = [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in _NAMED]
-    return [contract.workflow_id(cluster, each) for each in targets]
+    return [_target(text, cluster=target.cluster, kind=kind, namespace=namespace, name=name) for kind in _NAMED]
 
 
 def neither_kind_nor_cluster(text: str, cluster: str, fix: str) -> Refused:
@@ -87,6 +97,25 @@ def none_in_cluster(missing: NotFound, cluster: str) -> NotFound:
         return missing
     why = f"{missing.why} ({cluster} is read as a cluster; the kinds that Segue rolls are {', '.join(_NAMED)})"
     return NotFound(why, fix="`segue list --all-clusters` shows the existing ones")
+
+
+def none_in_namespace(missing: NotFound, text: str) -> NotFound:
+    """Return the error for NAMESPACE/NAME that no rollout has, if the first part is a kind, as kubectl takes it."""
+    namespace, _, name = text.partition("/")
+    if missing.field or namespace.lower() not in _KINDS or not name:
+        return missing
+    why = f"{missing.why} ({namespace} is read as a namespace)"
+    return NotFound(why, fix=f"with a kind, write {namespace}/NAMESPACE/{name}; `segue list` shows the existing ones")
+
+
+def check_namespace(namespace: str, option: str = "--namespace") -> None:
+    """Refuse a name that no namespace can have, such as an empty one of a variable that is not set.
+
+    Raises:
+        Refused: naming the option, the value and the fix.
+    """
+    if not _NAMESPACE.fullmatch(namespace):
+        raise Refused("is no name of a namespace", field=option, value=namespace, fix="write one, such as serving")
 
 
 def check_cluster(cluster: str) -> None:
@@ -133,6 +162,8 @@ def _no_name(text: str, error: ValidationError) -> Refused:
         f"name it NAMESPACE/NAME, such as serving/chat, [CLUSTER/]KIND/NAMESPACE/NAME{kinds}, or give its spec file "
         "(.yaml, .yml, .json)"
     )
+    if _ID.fullmatch(text.partition("@")[0]):  # as a target's annotation names the run that holds it
+        fix = f"leave out its run: {text.partition('@')[0]} names the target's rollout, whichever is under way"
     return Refused(why, field="NAME", value=text, fix=fix)
 
 

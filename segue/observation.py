@@ -1,9 +1,17 @@
 """What Segue observes of a target, in its own terms. No Kubernetes object passes this point."""
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    SkipValidation,
+    model_serializer,
+)
 
 from segue.replica import Pods
 
@@ -268,6 +276,10 @@ class Observation(Frozen):
         return Counts(self.old.total, self.new.total)
 
 
+FOR_PEOPLE = "for people"
+"""The context in which JSON is written that no workflow reads again."""
+
+
 class Version(Frozen):
     """One version of the target: the fingerprint of its pod template, and its images for a person."""
 
@@ -281,6 +293,14 @@ class Version(Frozen):
     def all_images(self) -> dict[str, str]:
         """Every image of the version, by the container's name."""
         return {**self.more_images, **self.images}
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Name the fields for a person as Kubernetes does; histories keep the name that they have."""
+        found: dict[str, Any] = write(self)
+        if info.context == FOR_PEOPLE and "more_images" in found:
+            found["moreImages"] = found.pop("more_images")
+        return found
 
     def __str__(self) -> str:
         return ", ".join(f"{c}={i}" for c, i in sorted(self.all_images.items())) or self.template

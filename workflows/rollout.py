@@ -680,14 +680,15 @@ class RolloutWorkflow:
         if self._finishing:
             await workflow.wait_condition(lambda: not self._finishing)
         try:
-            state = messages.receive(message, self._state, _now())
+            now = _now()
+            state = messages.receive(message, self._state, now)
         except Exception as refused:
             raise _refusal_of(refused) from refused
         if state.retarget is not self._state.retarget:
             self._retargets += 1
         self._state = state
         self._heard += 1
-        return messages.answer(message, state)
+        return messages.answer(message, state, now)
 
     async def _signalled(self, name: str, sent: RawValue) -> None:
         """Apply a signal, or note in the report why it is refused."""
@@ -708,7 +709,7 @@ class RolloutWorkflow:
         try:
             messages.receive(message, self._state, _now())
         except Refused as refused:
-            raise _application_error(refused) from refused
+            raise _application_error(refused) from None
 
     @workflow.signal(name="pause")
     async def signal_pause(self, sent: RawValue = NOTHING) -> None:
@@ -846,7 +847,7 @@ def _read(name: str, sent: RawValue) -> Message:
     try:
         return messages.read_message(name, sent.payload.data, encoding)
     except Refused as refused:
-        raise _application_error(refused) from refused
+        raise _application_error(refused) from None  # its details are for us: temporal prints each cause
 
 
 async def _start_notification(request: NotifyInput) -> None:

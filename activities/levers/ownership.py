@@ -379,8 +379,41 @@ def refuse_others(owner: str, request: PrepareInput, *, engaged: bool) -> None:
             f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
             value=str(request.target),
-            fix="wait until that rollout ends, or release the target with `segue release`",
+            fix=_ending(holder_of(owner)),
         )
+
+
+def refuse_another_kind(found: Object, wanted: str) -> None:
+    """Refuse a target that a rollout of another kind than ``wanted`` holds: a Deployment alone, or as a side of a pair.
+
+    What it saved has another meaning there, so that it would look like nothing, or like damage.
+
+    Raises:
+        Refused: naming that rollout, and how it ends.
+    """
+    owner = annotations_of(found).get(OWNER, "")
+    holder = holder_of(owner)
+    kind = holder.split("/")[3] if holder else ("DeploymentPair" if REPLICAS in annotations_of(found) else wanted)
+    if kind != wanted:
+        # Of an interrupted release, only the old side of a pair has R, and no id is known.
+        named = holder or f"{kind}/{found['metadata']['namespace']}/{found['metadata']['name']}"
+        raise Refused(
+            f"is held by {owner}, whose target is a {kind}",
+            field=f"{str(found.get('kind', 'target')).lower()} {found['metadata']['name']}",
+            fix=_ending(holder) if holder else f"continue that release: `segue release {named}`",
+        )
+
+
+def holder_of(owner: str) -> str:
+    """Return the id of the rollout that an owner names; empty if it names none."""
+    workflow_id, _, _ = owner.partition("@")
+    return workflow_id if owner.startswith("rollout/") and workflow_id.count("/") == 4 else ""
+
+
+def _ending(holder: str) -> str:
+    if not holder:
+        return "wait until that rollout ends, or release the target with `segue release`"
+    return f"wait for its end, or run `segue abort {holder}`; if Temporal has lost it, `segue release {holder}`"
 
 
 def is_same_workflow(holder: str, owner: str) -> bool:

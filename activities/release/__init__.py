@@ -21,6 +21,8 @@ from activities.levers.ownership import (
     annotations_of,
     has_baseline,
     note_of,
+    noted,
+    refuse_another_kind,
     saved_baseline,
     selector_of,
 )
@@ -36,6 +38,7 @@ from segue.errors import Conflict, NotFound, Refused, SegueError, Stale
 from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
+from segue.state import Outcome
 from segue.supervision import SUPERVISIONS, Supervision
 
 _ATTEMPTS = 10
@@ -67,11 +70,13 @@ async def release(
             lever = Levers(cluster, supervisions).of(target)
             return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
         await _saved_again(cluster, target, tell)
-        await _let_go(cluster, target, to, by)
+        taken = await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        cleaned = await clean_revisions(cluster, await _patch(cluster, target, _finish))
+        finished = await _patch(cluster, target, _finish)
+        await _note_left(cluster, taken, finished, by)
+        cleaned = await clean_revisions(cluster, finished)
         if cleaned.left:
             tell(f"warning: {cleaned.left}")
     return f"{target} runs the {to} version; its strategy is restored"
@@ -84,9 +89,26 @@ def _finish(deployment: Object) -> Object:
     return finish_patch(deployment, released)
 
 
+async def _note_left(cluster: Cluster, taken: Object, finished: Object, by: str) -> None:
+    """Note on the versions that the rollout made and the release left that they were: an undo does not return there."""
+    note, metadata, stays = note_of(taken), taken["metadata"], fingerprint(finished["spec"]["template"])
+    if note is None or note.outcome:
+        return
+    left = noted(note.model_copy(update={"outcome": Outcome.ABORTED, "why": f"{RELEASED_BY}{by}"}))
+    for each in (await cluster.list("replicasets", metadata["namespace"], selector_of(taken)))["items"]:
+        theirs = note_of(each)
+        is_ours = theirs is not None and not theirs.outcome and theirs.of_same_rollout(note)
+        is_left = controller_uid(each) == metadata["uid"] and fingerprint(each["spec"]["template"]) != stays
+        if is_ours and is_left:
+            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+                patch = {"metadata": {"annotations": left}}
+                await cluster.patch("replicasets", metadata["namespace"], each["metadata"]["name"], patch)
+
+
 async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
     """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
+    refuse_another_kind(deployment, target.kind)
     if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):
         return
     metadata, version = deployment["metadata"], fingerprint(deployment["spec"]["template"])
@@ -102,7 +124,9 @@ async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], N
         tell(f"warning: {lost.warning}")
 
 
-async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
+async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> Object:
+    """Let the controller move the target; return it as the release took it over."""
+
     def take(deployment: Object) -> Object:
         if not is_rolled(deployment):
             raise NotFound(
@@ -124,6 +148,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> None:
             await make_room(cluster, lambda: _released(cluster, target))
         with contextlib.suppress(SegueError):  # the target goes back already; this only guards against other writers
             await count_as_available(cluster, lambda: _released(cluster, target))
+    return taken
 
 
 def _resume(deployment: Object) -> Object:

@@ -15,6 +15,7 @@ from activities.levers.ownership import (
     WRITES,
     annotations_of,
     damaged,
+    refuse_another_kind,
     replicas_of,
     unpacked,
 )
@@ -39,6 +40,7 @@ async def release_pair(
         TimedOut: when a side is not available in time; the serving side keeps serving.
     """
     old = await cluster.get("deployments", target.namespace, target.name)
+    refuse_another_kind(old, target.kind)
     saved = annotations_of(old).get(BASELINE)
     if not saved:
         raise NotFound(

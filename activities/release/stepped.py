@@ -13,13 +13,22 @@ from activities import autoscaling
 from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.base import Lever
-from activities.levers.ownership import BASELINE, OWNER, WRITES, annotations_of, copy_of_baseline, saved_baseline
+from activities.levers.ownership import (
+    BASELINE,
+    OWNER,
+    WRITES,
+    annotations_of,
+    copy_of_baseline,
+    note_of,
+    saved_baseline,
+)
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
 from segue.contract import Prepared, PrepareInput, WatchInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
+from segue.history import RELEASED, Note
 from segue.observation import RELEASED_BY, Observation, Version
 from segue.spec import Change, Readiness, Rules, Strategy, Target
 from segue.state import Before, Goal, Outcome, State
@@ -45,21 +54,22 @@ async def release_stepped(
         TimedOut: when it does not end in time; the same command continues.
     """
     owner = f"{RELEASED_BY}{by}"
-    rules = rules_of(target, await _taken(cluster, lever, target, owner))
+    taken = await _taken(cluster, lever, target, owner)
+    rules, note = rules_of(target, taken), _ending_of(note_of(taken), to, owner)
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
     state = _state(prepared, to, cluster.clock.now())
     tell(f"{target} is released from its rollout, and moves to the {to} version")
     unmade = Unmade(cluster)
     try:
-        return await _stepped(cluster, lever, target, rules, state, to, unmade, timeout_s, tell)
+        return await _stepped(cluster, lever, target, rules, note, state, to, unmade, timeout_s, tell)
     finally:
         unmade.close()
 
 
 async def _stepped(
-    cluster: Cluster, lever: Lever, target: Target, rules: Rules, state: State, to: Way, unmade: Unmade,
-    timeout_s: float, tell: Callable[[str], None],
+    cluster: Cluster, lever: Lever, target: Target, rules: Rules, note: Note | None, state: State, to: Way,
+    unmade: Unmade, timeout_s: float, tell: Callable[[str], None],
 ) -> str:  # fmt: skip
     """Step the target to its end; tell what it waits for, and why a pod is missing."""
     ends_at, reported = time.monotonic() + timeout_s, ""
@@ -70,7 +80,7 @@ async def _stepped(
         if decision.why != reported:
             tell(decision.why)
             reported = decision.why
-        state = await _step(lever, target, rules, state, seen, decision, cluster.clock)
+        state = await _step(lever, target, rules, note, state, seen, decision, cluster.clock)
         if state.outcome is not None:
             return f"{target} runs the {to} version; its strategy is restored"
         if time.monotonic() >= ends_at:
@@ -79,8 +89,9 @@ async def _stepped(
 
 
 async def _step(
-    lever: Lever, target: Target, rules: Rules, state: State, seen: Observation, decision: Decision, clock: Clock
-) -> State:
+    lever: Lever, target: Target, rules: Rules, note: Note | None, state: State, seen: Observation,
+    decision: Decision, clock: Clock,
+) -> State:  # fmt: skip
     """Execute the decision; return the state after it."""
     if decision.act is Act.FENCED:
         raise Fenced(decision.why)
@@ -89,9 +100,20 @@ async def _step(
     if write is None:
         return state  # it waits: for replicas, or for its controller
     relaxed = as_before(rules, state, seen.replicas)
-    given = WriteInput(target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation)
+    given = WriteInput(
+        target=target, rules=relaxed, state=state, decision=decision, generation=seen.generation,
+        note=note if decision.act in {Act.UNDO, Act.FINISH} else None,
+    )  # fmt: skip
     written = await write(given, clock.now())
     return applied(rules, state, seen, decision, clock.now(), written).but(**_ALWAYS)
+
+
+def _ending_of(note: Note | None, to: Way, owner: str) -> Note | None:
+    """Return the note of the rollout with its end. Returns None without a note of one that has not ended."""
+    if note is None or note.outcome:
+        return None
+    ending = {"outcome": Outcome.ABORTED, "why": owner} if to == "baseline" else {"outcome": RELEASED}
+    return note.model_copy(update=ending)
 
 
 async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:

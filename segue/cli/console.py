@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from segue.observation import FOR_PEOPLE
+
 PIPED_WIDTH = 200
 READER_LEFT = 128 + signal.SIGPIPE
 """The exit code of shells for a command whose reader has closed the pipe: ``segue list | head -1``."""
@@ -83,8 +85,8 @@ def _put(text: str) -> None:
 
 
 def write_json(data: Any) -> None:
-    """Write data as JSON; the keys of a model are its aliases."""
+    """Write data as JSON; the keys of a model are its aliases, as Kubernetes writes names."""
     if isinstance(data, BaseModel):
-        data = data.model_dump(mode="json", by_alias=True)
+        data = data.model_dump(mode="json", by_alias=True, context=FOR_PEOPLE)
     text = json.dumps(data, indent=2, ensure_ascii=False)  # it leaves those above ASCII as they are
     _put(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))

@@ -16,6 +16,7 @@ from segue.cli.console import show, write, write_json
 from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, run_async, seconds
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
+from segue.naming import check_namespace
 from segue.rights import PUBLISHED, manifest
 from segue.rollout_object.crd import Definition
 from segue.rollout_object.crd import manifest as definition
@@ -107,6 +108,8 @@ def doctor(
 
     Example: segue doctor -n serving --as segue/segue-worker
     """
+    for each in namespace or ():
+        check_namespace(each)
     user = "system:serviceaccount:{}:{}".format(*account_named(service_account, "--as")) if service_account else ""
     from worker.doctor import examine  # noqa: PLC0415 - the libraries of the worker load slowly
     from worker.settings import load_settings  # noqa: PLC0415

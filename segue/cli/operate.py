@@ -70,7 +70,7 @@ def release(
 
     Example: segue release serving/chat --to baseline
     """
-    target, timeout_s = target_in(name, cluster), seconds("--timeout", timeout)
+    timeout_s, target = seconds("--timeout", timeout), target_in(name, cluster)
     from activities.release import release as let_go  # noqa: PLC0415 - only this command acts on a cluster
 
     where: Literal["baseline", "wanted"] = "baseline" if to is _To.BASELINE else "wanted"

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -10,7 +10,7 @@ import typer
 from segue.clusters import HERE, Access, access_to
 from segue.errors import Exit, NotFound, Refused
 from segue.history import Revision
-from segue.naming import check_cluster, cluster_named, names_file, neither_kind_nor_cluster, target_named
+from segue.naming import check_cluster, cluster_named, names_file, neither_kind_nor_cluster, targets_named
 from segue.spec import SupervisedTarget, Target
 from segue.spec.lint_rule import LintRule
 from segue.state import Phase
@@ -69,17 +69,25 @@ By = Annotated[
 def target_in(name: str, cluster: str) -> Target:
     """Return the target that a name means, for a command that reads or writes its cluster.
 
+    Without a kind, it is the first kind of which the cluster has an object of this name: Deployment comes first.
     If the name gives no cluster, it is that of the workflow id, or of ``--cluster``, among those of the settings.
     Without any in the settings, both are only a part of workflow ids.
 
     Raises:
         Refused: when ``name`` names no target, or its cluster is not valid.
     """
-    target, meant = target_named(name), cluster_named(name) or cluster
-    if target.cluster is not None or names_file(name) or meant == NO_CLUSTER:
-        return target
-    check_cluster(meant)
-    return target.model_copy(update={"cluster": meant}) if _clusters() else target
+    targets, meant = targets_named(name), cluster_named(name) or cluster
+    if targets[0].cluster is None and not names_file(name) and meant != NO_CLUSTER:
+        check_cluster(meant)
+        targets = [each.model_copy(update={"cluster": meant}) for each in targets] if _clusters() else targets
+    return targets[0] if len(targets) == 1 else _existing(targets, name)
+
+
+def _existing(targets: Sequence[Target], name: str) -> Target:
+    """Return which of these targets the cluster has, which a name without a kind may mean; the first one if none."""
+    from activities.target_facts import existing  # noqa: PLC0415 - few commands need a cluster
+
+    return run_async(existing(targets, access_of(targets[0], name)))
 
 
 def history_of(target: Target, name: str) -> list[Revision]:

@@ -494,6 +494,9 @@ def _planned(rollout: Rollout, file: str, cluster: str, policy: Policy) -> tuple
     refused = unchanged(prepared)
     if refused is not None:
         raise refused
+    if prepared.claimed:
+        held = f"{target} is held by a rollout ({prepared.owner}): the plan continues from its present replicas"
+        say(f"{held}. While that rollout is under way, `segue start` refuses; `--join` gives it this change")
     if prepared.linted and prepared.linted.fails and not rollout.spec.change.goes_back:
         say("`segue start` refuses this because of lint errors: see `segue lint`, then fix or accept each")
     return first_plan(rollout.spec, prepared), Labels(prepared.labels, prepared.namespace_labels)

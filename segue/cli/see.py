@@ -30,13 +30,20 @@ from segue.cli.options import (
     target_in,
 )
 from segue.cli.picture import clock, picture
-from segue.naming import check_cluster, ids_named, target_named
+from segue.naming import check_cluster, check_namespace, ids_named, target_named
 from segue.report import Report, to_markdown
 
 if TYPE_CHECKING:
     from segue.client import Listed
 
 _Running = Annotated[bool, typer.Option("--running", help="List only rollouts that are under way.")]
+_InNamespace = Annotated[
+    str | None,
+    typer.Option(
+        "-n", "--namespace", metavar="NAMESPACE", help="List only rollouts of targets there.", show_default=False
+    ),
+]
+_NeedsPerson = Annotated[bool, typer.Option("--needs-person", help="List only rollouts that wait for a person.")]
 _Everywhere = Annotated[bool, typer.Option("--all-clusters", "-A", help="List the rollouts of all clusters.")]
 _Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of rollouts, the newest first.")]
 
@@ -51,7 +58,9 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
+    namespace: _InNamespace = None,
     running: _Running = False,
+    needs_person: _NeedsPerson = False,
     all_clusters: _Everywhere = False,
     limit: _Limit = 50,
     output: AsTable = TableOrJson.TABLE,
@@ -60,13 +69,15 @@ def list_(
 ) -> None:
     """List the rollouts of a cluster, or of all clusters, including those that have ended.
 
-    Example: segue list --running --all-clusters
+    Example: segue list --namespace serving --running
     """
     check_cluster(cluster)
+    if namespace is not None:
+        check_namespace(namespace)
 
     async def ask() -> "list[Listed]":
         return await (await connected(Where(cluster, task_queue))).list(
-            running=running, limit=limit, everywhere=all_clusters
+            running=running, limit=limit, everywhere=all_clusters, namespace=namespace or "", needs_person=needs_person
         )
 
     found = run_async(ask())
@@ -75,13 +86,16 @@ def list_(
     elif found:
         show(_table(found, width(), with_cluster=all_clusters))
     else:
-        say(_nothing("" if all_clusters else cluster, running=running))
+        say(_nothing("" if all_clusters else cluster, namespace or "", running=running, needs_person=needs_person))
 
 
-def _nothing(cluster: str, *, running: bool) -> str:
+def _nothing(cluster: str, namespace: str = "", *, running: bool = False, needs_person: bool = False) -> str:
     """Return what is said instead of an empty table; ``cluster`` is empty for all clusters."""
     where = f"in cluster {cluster}" if cluster else "in any cluster"
+    where = f"in namespace {namespace} {where}" if namespace else where
     others = " (--all-clusters lists all)" if cluster else ""
+    if needs_person:
+        return f"no rollout waits for a person {where}{others}"
     if running:
         return f"no rollout is under way {where}{others}; without --running, the list has those that ended"
     return f"no rollout {where} yet{others}; start one with `segue start FILE`"

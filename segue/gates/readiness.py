@@ -3,6 +3,7 @@
 from segue.gates.verdict import Result, Verdict
 from segue.observation import Observation
 from segue.spec import Rules
+from segue.units import counted
 
 
 def judge_readiness(rules: Rules, seen: Observation, lacking: int = 0) -> Verdict:
@@ -17,5 +18,6 @@ def judge_readiness(rules: Rules, seen: Observation, lacking: int = 0) -> Verdic
         short = f"{seen.new.proven} of {seen.new.total} new replicas proven"
         return Verdict(gate=name, result=Result.INCONCLUSIVE, why=short)
     min_ready_s = rules.readiness.min_ready.total_seconds()
-    why = f"{seen.new.proven} new replicas Ready for {min_ready_s:g} s, at most {rules.readiness.max_restarts} restarts"
+    proven, restarts = counted(seen.new.proven, "new replica"), counted(rules.readiness.max_restarts, "restart")
+    why = f"{proven} Ready for {min_ready_s:g} s, at most {restarts}"
     return Verdict(gate=name, result=Result.PASS, why=why)

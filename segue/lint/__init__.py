@@ -99,7 +99,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         LintRule.SURGE_DOES_NOT_FIT,
-        "New replicas without a free accelerator stay pending until the deadline, and the rollout fails.",
+        "New replicas without room stay pending: old ones go first if maxUnavailable allows it; else it holds.",
         room.surge_does_not_fit,
         (NEEDS.nodes, NEEDS.quotas, NEEDS.template),
     ),

@@ -51,7 +51,10 @@ def order_event(found: Object, order: AnnotatedOrder, answer: str, now: str, *, 
     """Return the event for the answer to an order."""
     reason = f"{order.verb.capitalize()}{'Taken' if taken else 'Refused'}"
     by = order.by if order.user else "somebody whom nothing proves"
-    said = _Said(reason, f"{order.verb} by {by}: {answer}", not taken, (order.verb, order.value, order.user))
+    text = f"{order.verb} by {by}: {answer}"
+    if order.unknown is not None:
+        reason, text = "AnnotationUnknown", answer
+    said = _Said(reason, text, not taken, (order.verb, order.value, order.user))
     return _event(found, _reference(found), said, said.message, now)
 
 

@@ -7,8 +7,11 @@ its verb. Likewise, ``segue.dev/edit-by`` names who wrote the spec.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
+from segue.errors import Refused
 from segue.messages import Abort, Approve, Message, Promote, Reject, Resume, Scale, Settle, message_of
+from segue.rollout_object import RETRY
 
 PREFIX, STAMP = "segue.dev/", "-by"
 PERSON = "kubernetes user "
@@ -20,6 +23,8 @@ OBJECT, BY = "Rollout ", " by "
 GUARDED = "only the API server sets the annotation"
 """What the policy says to a write that changes a stamp alone."""
 _MOST_NAME, _MOST_REASON = 230, 1000
+_ELSEWHERE = {"pause": "set spec.paused to true", "retarget": "edit the spec"}
+"""Messages that no annotation sends, and what does."""
 
 ORDERS: dict[str, type[Message]] = {
     "abort": Abort, "reject": Reject, "settle": Settle, "scale": Scale, "approve": Approve, "resume": Resume,
@@ -37,6 +42,17 @@ class AnnotatedOrder:
     """The id of the rollout, the approval or the pause; of ``scale`` then the replicas; then the reason."""
     user: str
     """Who wrote it, as the API server authenticated it; empty if nobody is named."""
+
+    @property
+    def unknown(self) -> Refused | None:
+        """The refusal of an annotation that Segue does not have, such as a mistyped one. None for an order."""
+        if self.verb in ORDERS:
+            return None
+        names = [RETRY.removeprefix(PREFIX), *ORDERS]
+        near = get_close_matches(self.verb.lower(), names, n=1, cutoff=0.7)
+        fix = f"perhaps you mean {PREFIX}{near[0]}" if near else f"after {PREFIX} it reads {', '.join(names)}"
+        fix = _ELSEWHERE.get(self.verb, fix)
+        return Refused("is no annotation that Segue reads; it did nothing", field=PREFIX + self.verb, fix=fix)
 
     @property
     def by(self) -> str:
@@ -59,9 +75,12 @@ class AnnotatedOrder:
 
 
 def orders_of(annotations: Mapping[str, str]) -> tuple[AnnotatedOrder, ...]:
-    """Return the orders of an object."""
+    """Return the orders of an object; last the annotations that look like one, which only their refusal answers."""
     found = ((verb, annotations.get(PREFIX + verb, "").strip()) for verb in ORDERS)
-    return tuple(AnnotatedOrder(verb, value, annotations.get(stamp_of(verb), "")) for verb, value in found if value)
+    orders = [AnnotatedOrder(verb, value, annotations.get(stamp_of(verb), "")) for verb, value in found if value]
+    known = {RETRY, *(PREFIX + verb for verb in ORDERS), *map(stamp_of, (*ORDERS, EDIT))}
+    others = sorted(name for name in annotations if name.startswith(PREFIX) and name not in known)
+    return (*orders, *(AnnotatedOrder(name.removeprefix(PREFIX), annotations[name].strip(), "") for name in others))
 
 
 def stamp_of(verb: str) -> str:

@@ -1,12 +1,13 @@
 """The status of a Rollout in Kubernetes. Its conditions follow kstatus: Ready, Reconciling, Stalled."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from segue.rollout_object.orders import AnnotatedOrder
+from segue.rollout_object.orders import ORDERS, AnnotatedOrder
 
 MAX_TEXT = 1024
 """The most characters of a text in the status."""
@@ -127,6 +128,11 @@ class ObjectStatus(Shown):
         """Return a copy with the answer to an order, which replaces the one to the former order of this verb."""
         now = Answered(verb=order.verb, value=order.value, user=order.user, taken=taken, answer=answer[:MAX_TEXT])
         return self.but(orders=(*(each for each in self.orders if each.verb != order.verb), now))
+
+    def recalling(self, orders: Iterable[AnnotatedOrder]) -> Self:
+        """Return a copy without the answers to unknown annotations that are gone: people may invent many."""
+        there = {*ORDERS, *(each.verb for each in orders)}
+        return self.but(orders=tuple(each for each in self.orders if each.verb in there))
 
     def but(self, **changes: object) -> Self:
         """Return a copy with these fields changed."""

@@ -1,9 +1,9 @@
 """Containers in a spec: environment and resources, and the check that no secret is in plain text."""
 
 import re
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from segue.spec.base import ConfigKey, Model, ObjectName, wrong
 
@@ -39,11 +39,23 @@ class EnvFrom(Model):
     valueFrom: ValueFrom  # noqa: N815
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "examples": [2, "500m"]}),
+]
+"""A quantity as Kubernetes takes it: accelerators are usually written as a number, without quotes."""
+
+
 class Resources(Model):
     """A container's requests and limits, by resource name, as Kubernetes quantities."""
 
-    requests: dict[str, str] = Field(default_factory=dict, max_length=32)
-    limits: dict[str, str] = Field(default_factory=dict, max_length=32)
+    requests: dict[str, Quantity] = Field(default_factory=dict, max_length=32)
+    limits: dict[str, Quantity] = Field(default_factory=dict, max_length=32)
 
 
 def refuse_literal_secret(

@@ -197,6 +197,17 @@ def test_the_page_of_the_spec_has_each_field() -> None:
     assert not {each for each in fields if not re.search(rf"\b{each}\b", text)}
 
 
+def test_each_example_of_a_change_is_one() -> None:
+    """The second column of its table: `nvidia.com/gpu: 2` was shown there, and refused."""
+    table = (ROOT / "docs/spec.md").read_text().partition("\n## change\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE)
+    assert {name for name, _ in rows} == {field.alias or name for name, field in Change.model_fields.items()}
+    for name, example in rows:
+        change = {name: {"spec": {}} if "…" in example else yaml.safe_load(example)}
+        document = as_spec({"spec": {"target": {"name": "chat"}, "change": change}})
+        read_rollout(document, "docs/spec.md")
+
+
 def test_the_page_for_operators_has_each_phase() -> None:
     text = (ROOT / "docs/operating.md").read_text().partition("## Phases")[2].partition("\n## ")[0]
     assert not {each for each in Phase if each not in text}

@@ -245,6 +245,8 @@ def test_a_narrow_terminal_cuts_nothing_off_the_list() -> None:
 def test_an_empty_list_says_what_it_lacks() -> None:
     """That nothing runs does not mean that nothing ran."""
     assert _nothing("west", running=True).startswith("no rollout is under way in cluster west (--all-clusters lists")
+    waits = _nothing("", "serving", running=True, needs_person=True)
+    assert waits == "no rollout waits for a person in namespace serving in any cluster"
     assert _nothing("", running=False) == "no rollout in any cluster yet; start one with `segue start FILE`"
 
 

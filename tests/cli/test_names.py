@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from segue.errors import NotFound, Refused
-from segue.naming import ids_named, none_in_cluster, target_named
+from segue.naming import ids_named, none_in_cluster, none_in_namespace, target_named
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -70,5 +70,9 @@ def test_a_first_part_that_leads_nowhere_may_have_been_meant_as_a_kind() -> None
     told = str(none_in_cluster(missing, "svc"))
     assert "svc is read as a cluster; the kinds that Segue rolls are Deployment, " in told
     assert told.endswith("`segue list --all-clusters` shows the existing ones")
+    kind = NotFound("no rollout of deploy/chat exists", fix="`segue list` shows the existing ones")
+    told = str(none_in_namespace(kind, "deploy/chat"))
+    assert "(deploy is read as a namespace); with a kind, write deploy/NAMESPACE/chat" in told
+    assert none_in_namespace(kind, "serving/chat") is kind
     namespace = NotFound("Namespace prod is not found", field="TEMPORAL_NAMESPACE", fix="set it")
     assert none_in_cluster(namespace, "svc") is namespace

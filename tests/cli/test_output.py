@@ -5,14 +5,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.table import Table
 from rich.text import Text
 
 from segue.cli.console import say, show, write, write_json
+from segue.observation import Version
+from segue.report import Report
+from segue.state import Phase
+from segue.status import Status
 
 ROOT = Path(__file__).parents[2]
 PLAN = [sys.executable, "-m", "segue", "plan", "examples/rollout.yaml", "--replicas", "40"]
@@ -63,6 +68,23 @@ def test_no_text_of_others_steers_a_terminal(monkeypatch: pytest.MonkeyPatch, st
         assert not {"\x07", "\r", "\x9b"} & set(out.getvalue())
         assert "\x1b[2K" not in out.getvalue() and "\x1b]" not in out.getvalue()
     assert json.loads(out.getvalue()) == {"reason": FORGED}
+
+
+def test_every_key_of_json_is_written_as_kubernetes_writes_names(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with an underscore between the others is a trap for whoever reads them with jq."""
+    version = Version(template="1f", images={"server": "chat:1"}, more_images={"init": "load:1"})
+    status = Status(id="a", name="chat", target="serving/chat", phase=Phase.HELD, can=(), baseline=version)
+    write_json(Report(status=status, plans=(), entries=()))
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"]["baseline"]["moreImages"] == {"init": "load:1"}
+    assert [key for key in _keys(found) if "_" in key] == []
+    assert "more_images" in status.model_dump_json(by_alias=True), "histories keep the name that they have"
+
+
+def _keys(found: Any) -> Iterator[str]:
+    for key, value in found.items() if isinstance(found, dict) else enumerate(found if isinstance(found, list) else ()):
+        yield str(key)
+        yield from _keys(value)
 
 
 def _table(text: str) -> Table:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     assert "under way" in refused.stderr and "--join" in refused.stderr
     undone = await shell.run("undo", f"{lab.namespace}/chat", "--to-revision", "1", expect=REFUSED)
     assert "under way" in undone.stderr and "segue abort" in undone.stderr and "--join" not in undone.stderr
+    planned = await shell.run("plan", third)
+    assert "is held by a rollout (rollout/" in planned.stderr and "`--join`" in planned.stderr
+    # As a side of a pair it is held too; what that rollout saved is no damage, and the refusal stays one of its start.
+    sides = {"kind": "DeploymentPair", "namespace": lab.namespace, "old": "chat", "new": "next"}
+    pair, place = shell.spec("next", target=sides), f"{lab.namespace}/{lab.namespace}"
+    held = f"is held by rollout/{place}/Deployment/chat@"
+    for command in ("plan", "lint", "release", "start"):
+        refused = await shell.run(command, pair, expect=REFUSED)
+        assert held in refused.stderr and "whose target is a Deployment; wait for its end" in refused.stderr
+    shown = await shell.run("status", pair, expect=REFUSED)
+    assert re.search(f"/chat that was to start at .* UTC was refused: deployment chat: {held}", shown.stderr)
     await shell.run("start", third, "--join")
     status = await shell.json("status", third)
     assert status["wanted"]["images"] == {"server": "example/chat:3"}
@@ -138,6 +150,16 @@ async def test_steering_by_name(lab: Lab, shell: Shell) -> None:
         return bool((await shell.json("status", name))["phase"] == "AwaitingApproval")
 
     await until("it asks", asks)
+
+    async def listed(*options: str) -> list[str]:
+        return [each["target"] for each in await shell.json("list", "--needs-person", *options)]
+
+    async def has_it() -> bool:
+        return await listed() == [name]
+
+    await until("the list to have it", has_it)
+    assert await listed("-n", lab.namespace) == [name]
+    assert await listed("-n", "elsewhere") == []
     assert "not paused" in (await shell.run("resume", name, expect=REFUSED)).stderr
     await shell.run("pause", name, "--reason", "lunch")
     assert "lunch" in (await shell.run("status", name)).stdout
@@ -171,6 +193,9 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     assert not any(left_of_us(each) for each in lab.replicasets("chat"))
     assert not after.spec.paused
     assert ("Released: " in after.metadata.annotations.get("kubernetes.io/change-cause", "")) is (way == "wanted")
+    made = [each["cause"] for each in await shell.json("history", f"{lab.namespace}/chat") if each["note"]]
+    assert [cause.startswith({"baseline": "Aborted: ", "wanted": "Released: "}[way]) for cause in made] == [True]
+    assert (way == "baseline") is ("(released by " in made[0]), made
     lab.worker()  # a worker that comes back finds the target released, and writes nothing
     report = await run.end()
     assert report.status.outcome == "Aborted"
@@ -228,8 +253,13 @@ async def test_what_is_away_is_named(lab: Lab, shell: Shell) -> None:
     """No worker, no Temporal, no cluster, nothing to release: each says what to do, with its exit code."""
     await lab.deploy("chat", 2)
     file, name = shell.spec("chat"), f"{lab.namespace}/chat"
-    no_cluster = {"KUBECONFIG": "/nonexistent"}
+    no_cluster, acting = {"KUBECONFIG": "/nonexistent"}, shell.folder / "acting"
+    found = yaml.safe_load(lab.stack.kubeconfig.read_text())
+    for each in found["users"]:
+        each["user"]["as"] = "bob"
+    acting.write_text(yaml.safe_dump(found))
     cases = [
+        (("history", name), {"KUBECONFIG": str(acting)}, REFUSED, 'User "bob" cannot get resource "deployments"'),
         (("start", file), {"TEMPORAL_ADDRESS": "127.0.0.1:1"}, UNREACHABLE, "Temporal does not answer at 127.0.0.1:1"),
         (("plan", file), no_cluster, REFUSED, "KUBECONFIG: '/nonexistent': is not a file"),
         (("status", name), {}, REFUSED, "no rollout of"),

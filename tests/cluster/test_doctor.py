@@ -97,6 +97,8 @@ async def test_all_is_well(segue: Segue) -> None:
     assert "not granted, which is optional" in optional["found"] and "rbac-gates.yaml" in optional["fix"]
     assert "Temporal: current version" not in checks, "no worker is versioned"
     assert (await segue.doctor(expect=COMPLETED))["Kubernetes: rights"]["verdict"] == "not checked"
+    checks = await segue.doctor("-n", "no-such", expect=NEEDS_PERSON)  # where an administrator has all rights
+    assert_fault(checks, "Kubernetes: namespace no-such", "does not exist", "`kubectl create namespace no-such`")
 
 
 async def test_faults_of_temporal(segue: Segue) -> None:

@@ -13,7 +13,7 @@ import pytest
 from harness import Case, Lab, Run, open_lab, until
 from readiness import NEVER_READY, Readiness
 from shell import Shell
-from subjects import IMAGE, SUBJECTS, Subject, Way
+from subjects import IMAGE, SUBJECTS, PairSubject, Subject, SupervisedSubject, Way
 from watcher import PodWatcher
 
 from segue.report import Report
@@ -344,11 +344,17 @@ async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Pat
 
         async def release(subject: Subject, before: dict[str, Any]) -> None:
             end, outcome = subject.name, {"baseline": "Aborted", "wanted": "Completed"}[subject.name]
-            named = subject.target.get("resource", kind.kind)
+            name = f"{lab.namespace}/{end}"  # a pair is a Deployment by this name
+            named = f"{kind.kind}/{name}" if kind is PairSubject else name
             with PodWatcher(lab.core.api_client, lab.namespace, subject.selector) as watcher:
-                await shell.run("release", f"{named}/{lab.namespace}/{end}", "--to", end, TEMPORAL_ADDRESS=NOWHERE)
+                await shell.run("release", named, "--to", end, TEMPORAL_ADDRESS=NOWHERE)
             watcher.assert_within(way.floor + MORE, way.ceiling + MORE, passing=way.passing_back)
             assert subject.settings() == subject.settled(outcome, before)
+            if not issubclass(kind, PairSubject | SupervisedSubject):
+                notes = [each["note"] for each in await shell.json("history", name) if each["note"]]
+                ended, why = ("Aborted", "released by ") if end == "baseline" else ("Released", "")
+                assert [each["outcome"] for each in notes] == [ended], notes
+                assert notes[0]["why"].startswith(why)
 
         ways = await asyncio.gather(middle("baseline"), middle("wanted"))
         worker.kill()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness import Lab, Run, until
 from kube_api import create
-from shell import Shell
+from shell import REFUSED, Shell
 from subjects import DeploymentSubject, PairSubject
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -282,8 +282,8 @@ async def test_what_is_no_pair_is_refused(served: Lab) -> None:
     assert versions(served)["chat"] == before["chat"]
 
 
-async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
-    """Neither side of a pair can be rolled by itself, nor a Deployment that is rolled become a side."""
+async def test_a_side_of_another_rollout_is_refused(served: Lab, tmp_path: Path) -> None:
+    """Neither side of a pair can be rolled or released by itself, nor a Deployment that is rolled become a side."""
     strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
     async with served.case("chat", kind=PairSubject, strategy=strategy) as case:
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
@@ -291,6 +291,8 @@ async def test_a_side_of_another_rollout_is_refused(served: Lab) -> None:
             alone = DeploymentSubject(served, name)
             message = await refused(served, name, target=alone.target, change={"images": {"server": "example/chat:9"}})
             assert f"is held by rollout/{served.namespace}" in message
+            released = await Shell(served, tmp_path).run("release", f"{served.namespace}/{name}", expect=REFUSED)
+            assert f"`segue release {case.run.handle.id}`" in released.stderr
         await served.deploy("other", 1)
         other = {**case.subject.target, "old": "other"}
         message = await refused(served, "other", target=other, change={"images": {"server": "example/chat:9"}})

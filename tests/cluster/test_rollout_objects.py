@@ -522,6 +522,10 @@ async def test_people_steer_by_rights_of_kubernetes(objects: Objects) -> None:
     bob.annotate("chat", approve=f"{asks} in the name of Alice", approve_by="alice")
     claimed = await answered(objects, "chat", "approve", f"{asks} in the name of Alice")
     assert not claimed["taken"] and "no admission policy" in claimed["answer"]
+    alice.annotate("chat", aprove=asks)
+    mistyped = await answered(objects, "chat", "aprove", asks)
+    assert not mistyped["taken"] and mistyped["answer"].endswith("perhaps you mean segue.dev/approve")
+    await until("its event", lambda: "AnnotationUnknown" in objects.events("chat"), LIMIT_S)
 
     with guarded(lab):
         await until(

@@ -65,6 +65,12 @@ ROWS = [
 ]  # fmt: skip
 
 
+def test_a_kind_of_segue_that_is_not_served_names_what_installs_it() -> None:
+    """A controller that starts before its kinds are installed said to install LeaderWorkerSet or KServe."""
+    error = _from_status("rollouts.segue.dev/v1alpha1 in serving", 404, "404 page not found\n", "the role")
+    assert str(error).endswith("does not serve; install it: kubectl apply --server-side -f deploy/crd")
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_each_answer_becomes_the_error_that_says_what_to_do(row: Row) -> None:
     error = _from_status("inferenceservice a/llm", row.status, row.message, "the role")

@@ -9,7 +9,7 @@ import yaml
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
-from activities.cluster import Cluster
+from activities.cluster import Cluster, connected
 from segue.checks import CheckVerdict, SetupCheck
 from segue.cli.see import _table
 from segue.client import UNTAKEN_S, Listed, Rollouts, untaken
@@ -131,6 +131,27 @@ async def test_each_context_is_another_cluster(monkeypatch: pytest.MonkeyPatch, 
         await Cluster.connect(Access(context="three"))
     with pytest.raises(Refused, match=r"SEGUE_CLUSTERS: .*is not a file"):
         await Cluster.connect(Access(kubeconfig=str(tmp_path / "absent")))
+
+
+async def test_a_user_who_acts_as_another_one_does(tmp_path: Path) -> None:
+    """The library ignores these fields, and requests would have the user's own rights."""
+    file = tmp_path / "config"
+
+    async def headers(**acting: Any) -> dict[str, str]:
+        user = {"name": "u", "user": {"token": "t", **acting}}
+        config = {
+            "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [user],
+            "clusters": [{"name": "k", "cluster": {"server": "https://one.example.com"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+        }  # fmt: skip
+        file.write_text(yaml.safe_dump(config))
+        async with connected(Access(kubeconfig=str(file))) as cluster:
+            return {key: value for key, value in cluster._api.default_headers.items() if key.startswith("Imperson")}
+
+    assert await headers() == {}
+    assert await headers(**{"as": "bob", "as-uid": "7"}) == {"Impersonate-User": "bob", "Impersonate-Uid": "7"}
+    with pytest.raises(Refused, match="SEGUE_CLUSTERS: as-groups: is a part of acting as somebody else that Segue"):
+        await headers(**{"as": "bob", "as-groups": ["readers"]})
 
 
 # --- who serves a cluster ---

@@ -27,6 +27,8 @@ def test_a_note_in_a_line() -> None:
         ([revision(1), revision(2, "RolledBack"), revision(3, "Completed", current=True)], 1),
         ([revision(1), revision(2, "Superseded"), revision(3, "Aborted"), revision(4, current=True)], 1),
         ([revision(2, current=True), revision(1), revision(3, "RolledBack")], 1),
+        ([revision(1), revision(2, ""), revision(3, current=True)], 1),
+        ([revision(1), revision(2, "Released"), revision(3, current=True)], 2),
     ],
 )
 def test_what_was_taken_back_is_not_gone_back_to(revisions: list[Revision], found: int) -> None:

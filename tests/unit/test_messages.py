@@ -38,6 +38,7 @@ from segue.status import make_status
 NOW = 1_000.0
 V2 = Change(images={"server": "v2"})
 HERE = Reached(index=0, at="25%", hold_until=NOW, approved=False)
+HELD_HERE = HERE.model_copy(update={"hold_until": NOW + 30})
 
 START = State(owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"))
 CLAIMED = START.but(claimed=True)
@@ -185,10 +186,17 @@ def accepts(message: Message, state: State) -> bool:
         (SAID["pause"], CLAIMED, "pause: now Paused"),
         (SAID["approve"], CLAIMED.but(waypoint=HERE, paused="paused by her"), "approve: now Paused, until a resume"),
         (SAID["approve"], CLAIMED.but(waypoint=HERE, frozen="until Monday"), "approve: now Paused"),
+        (SAID["approve"], CLAIMED.but(waypoint=HERE), "approve: now Progressing"),
+        (SAID["approve"], CLAIMED.but(waypoint=HELD_HERE), "approve: now Holding"),
+        (
+            SAID["promote"],
+            CLAIMED.but(waypoint=HELD_HERE.model_copy(update={"approved": True})),
+            "promote: now Progressing",
+        ),
     ],
 )
 def test_an_answer_says_what_happens_now(message: Message, state: State, expected: str) -> None:
-    assert answer(message, receive(message, state, NOW)) == expected
+    assert answer(message, receive(message, state, NOW), NOW) == expected
 
 
 def test_every_message_stands_in_the_table() -> None:
@@ -417,6 +425,11 @@ def test_what_anybody_sends_is_read_as_json() -> None:
     assert read_message("scale", sent) == Scale(by="her", replicas=3)
 
 
+def test_what_stops_is_taken_also_with_a_mistyped_field() -> None:
+    for name, kind in (("pause", Pause), ("abort", Abort), ("reject", Reject)):
+        assert read_message(name, b'{"by": "her", "raeson": "it fails"}') == kind(by="her")
+
+
 @pytest.mark.parametrize(
     ("name", "sent", "encoding", "words"),
     [
@@ -427,6 +440,18 @@ def test_what_anybody_sends_is_read_as_json() -> None:
         ("pause", b"{}", "json/protobuf", "pause: 'json/protobuf': is not JSON"),
         ("scale", b'{"replicas": "many"}', "json/plain", "scale: replicas: 'many'"),
         ("scale", b"null", "json/plain", "scale: replicas: is missing"),
+        (
+            "approve",
+            b'{"abuot": "50%@1f"}',
+            "json/plain",
+            "approve: abuot: '50%@1f': is no field of this",
+        ),
+        (
+            "resume",
+            b'{"breakGlass": true, "reason": "x"}',
+            "json/plain",
+            "breakGlass: true: is no field of",
+        ),
         ("explode", b"", "", "explode: is not a message of a rollout; send one of: pause"),
     ],
 )

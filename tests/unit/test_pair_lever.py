@@ -57,6 +57,18 @@ def held(old: Objects, new: Objects) -> Pair:
     return Pair(old, new)
 
 
+def test_a_pair_whose_old_side_a_rollout_of_its_own_holds_is_told_as_that() -> None:
+    """That rollout's baseline is no pair's, and nobody damaged it."""
+    old = side("chat", 1, 4)
+    owner, alone = "rollout/a/serving/Deployment/chat@1f", json.dumps({"template": template(1)})
+    old.deployment["metadata"] |= {"namespace": "serving", "annotations": {OWNER: owner, BASELINE: alone}}
+    with pytest.raises(Refused, match=f"^deployment chat: is held by {owner}, whose target is a Deployment; wait"):
+        _ = Pair(old, None).baseline
+    old.deployment["metadata"]["annotations"][OWNER] = "rollout/a/serving/DeploymentPair/chat@1f"
+    with pytest.raises(Refused, match="cannot be read: somebody changed it"):
+        _ = Pair(old, None).baseline
+
+
 def state(pair: Pair) -> State:
     versions = [Version(template=fingerprint(template(version))) for version in (0, 2)]
     return State(owner="us", claimed=True, progress_at=NOW - 60, mark=mark_of(pair)).but(

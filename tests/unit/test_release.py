@@ -8,11 +8,14 @@ import pytest
 
 from activities.levers.ownership import (
     BASELINE,
+    OWNER,
+    REPLICAS,
     baseline_of,
     budget_as_written,
     latest_of,
     packed,
     rebudgeted,
+    refuse_another_kind,
     saved_baseline,
     unpacked,
 )
@@ -87,6 +90,50 @@ def test_a_baseline_that_somebody_changed_is_told_as_that(saved: str) -> None:
     found = {"kind": "Deployment", "metadata": {"name": "chat", "annotations": {BASELINE: saved}}}
     with pytest.raises(Refused, match=r"^deployment chat: has an annotation segue.dev/baseline that cannot be read"):
         saved_baseline(found)
+
+
+PAIRS, ALONE = "rollout/a/b/DeploymentPair/chat", "rollout/a/b/Deployment/chat"
+
+
+def noted(notes: dict[str, str]) -> Any:
+    return {"kind": "Deployment", "metadata": {"name": "chat", "namespace": "b", "annotations": notes}}
+
+
+@pytest.mark.parametrize(
+    ("notes", "wanted", "fix"),
+    [
+        pytest.param(
+            {OWNER: f"{PAIRS}@1f"}, "Deployment",
+            f"is held by {PAIRS}@1f, whose target is a DeploymentPair; wait for its end, or run `segue abort {PAIRS}`; "
+            f"if Temporal has lost it, `segue release {PAIRS}`", id="a-side-of-a-pair",
+        ),
+        pytest.param({OWNER: f"{ALONE}@1f"}, "DeploymentPair", f"`segue release {ALONE}`", id="a-deployment-as-a-pair"),
+        pytest.param(
+            {OWNER: "released by me", REPLICAS: "4"}, "Deployment",
+            "continue that release: `segue release DeploymentPair/b/chat`", id="a-pair-half-released",
+        ),
+    ],
+)  # fmt: skip
+def test_a_target_that_a_rollout_of_another_kind_holds_is_told_as_that(
+    notes: dict[str, str], wanted: str, fix: str
+) -> None:
+    """It read as damaged, or as free with the advice to remove the annotations of a rollout that was under way."""
+    with pytest.raises(Refused, match=re.escape(fix)):
+        refuse_another_kind(noted(notes), wanted)
+
+
+@pytest.mark.parametrize(
+    ("notes", "wanted"),
+    [
+        pytest.param({OWNER: f"{ALONE}@1f"}, "Deployment", id="itself"),
+        pytest.param({OWNER: f"{PAIRS}@1f", REPLICAS: "4"}, "DeploymentPair", id="itself-a-pair"),
+        pytest.param({OWNER: "released by me", REPLICAS: "4"}, "DeploymentPair", id="a-pair-half-released"),
+        pytest.param({OWNER: "released by me"}, "Deployment", id="half-released"),
+        pytest.param({}, "Deployment", id="free"),
+    ],
+)
+def test_a_target_that_a_rollout_of_its_kind_holds_passes(notes: dict[str, str], wanted: str) -> None:
+    refuse_another_kind(noted(notes), wanted)
 
 
 def test_why_a_release_waits_names_what_keeps_pods_away() -> None:

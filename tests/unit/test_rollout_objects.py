@@ -224,7 +224,7 @@ def test_an_object_at_rest_has_no_finalizer(case: str) -> None:
 
 def test_the_orders_of_an_object() -> None:
     """Those that go back or stop come first; the value is the id and then the reason, and the stamp names the user."""
-    notes = {**NOTES, "segue.dev/abort": " 1f ", "segue.dev/reject": " ", "segue.dev/pause": "1f"}
+    notes = {**NOTES, "segue.dev/abort": " 1f ", "segue.dev/reject": " ", "example.com/pause": "1f"}
     abort, approve = wants(notes=notes).orders
     assert (abort.verb, abort.value, abort.user) == ("abort", "1f", "")
     assert approve.message == Approve(by="kubernetes user alice", about="50%@1a", reason="fine")
@@ -238,6 +238,29 @@ def test_the_orders_of_an_object() -> None:
     for bad in ("1f", "1f many", "1f 0"):
         with pytest.raises(Refused, match="replicas"):
             _ = AnnotatedOrder("scale", bad, "alice").message
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        pytest.param("aprove", "perhaps you mean segue.dev/approve", id="mistyped"),
+        pytest.param("Retry", "perhaps you mean segue.dev/retry", id="capital"),
+        pytest.param("pause", "set spec.paused to true", id="a-message-without-an-annotation"),
+        pytest.param("team", "after segue.dev/ it reads retry, abort, reject, settle, scale, approve", id="another"),
+    ],
+)
+def test_an_annotation_that_segue_does_not_read_is_answered(name: str, fix: str) -> None:
+    """It would be ignored without a word, and its author would wait for an order that nobody obeys."""
+    desired = wants(notes={**NOTES, f"segue.dev/{name}": "yes", "segue.dev/edit-by": "alice"})
+    approve, unknown = desired.orders
+    assert approve.unknown is None
+    says = f"segue.dev/{name}: is no annotation that Segue reads; it did nothing; {fix}"
+    assert str(unknown.unknown).startswith(says)
+    event = order_event(found(), unknown, says, NOW, taken=False)
+    assert (event["type"], event["reason"], event["message"]) == ("Warning", "AnnotationUnknown", says)
+    answered = record(FIRST).answering(approve, "x", taken=True).answering(unknown, says, taken=False)
+    assert decide(desired, answered, None) is not ObjectAct.ORDER
+    assert [each.verb for each in answered.recalling([]).orders] == ["approve"]
 
 
 def test_each_verb_keeps_its_latest_answer() -> None:

@@ -105,8 +105,10 @@ BAD = [
         "spec: {change: {patch: {spec: {containers: [{name: a, env: [{name: DB_PASSWORD, value: hunter2}]}]}}}}",
         "spec.change.patch: env DB_PASSWORD", "'***'", "use valueFrom"),
     Bad("args-text", "spec: {change: {args: {a: --fast}}}", "spec.change.args.a", "'--fast'", "write `- value` lines"),
-    Bad("cpu-number", "spec: {change: {resources: {a: {limits: {cpu: 2}}}}}",
-        "spec.change.resources.a.limits.cpu", "2", "put it in quotes"),
+    Bad("cpu-fraction", "spec: {change: {resources: {a: {limits: {cpu: 0.5}}}}}",
+        "spec.change.resources.a.limits.cpu", "0.5", "put it in quotes"),
+    Bad("cpu-switch", "spec: {change: {resources: {a: {limits: {cpu: on}}}}}",
+        "spec.change.resources.a.limits.cpu", "true", "put it in quotes"),
     Bad("unknown-resource", "spec: {change: {resources: {a: {limit: 2}}}}", "spec.change.resources.a.limit", "2",
         "check its spelling"),
     # The strategy

@@ -335,13 +335,15 @@ class Controller:
         order = open_order(wants, recorded)
         assert order is not None, "it was decided on an order without an answer"
         taken, answer = await self._answered(found, wants, order, run)
-        await self._patch_status(found, recorded.answering(order, answer, taken=taken))
+        await self._patch_status(found, recorded.recalling(wants.orders).answering(order, answer, taken=taken))
         await self._make_event(order_event(found, order, answer, _now(), taken=taken))
 
     async def _answered(
         self, found: Object, wants: DesiredRollout, order: AnnotatedOrder, run: Run | None
     ) -> tuple[bool, str]:
         """Return whether the rollout took an order, and what happens now, or why not."""
+        if order.unknown is not None:
+            return False, str(order.unknown)
         if not order.user or not await self._is_guarded(found, order.verb, order.user):
             return False, UNGUARDED
         # Also to one that has ended: it answers what arrived before the end, if a controller was killed meanwhile.

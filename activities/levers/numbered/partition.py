@@ -578,8 +578,8 @@ class PartitionLever(ABC):
             return 0
         numbered = await self._fetch(request.target)
         check_owner(numbered.found, request.state, engaged=numbered.engaged)
-        state = request.state
-        return await self._kept(numbered, request, baseline, state.ending, str(state.failure or ""))
+        state, of_release = request.state, request.note.why if request.note else ""
+        return await self._kept(numbered, request, baseline, state.ending, str(state.failure or of_release))
 
     async def finish(self, request: WriteInput, now: float) -> Written:
         """Restore the target's own settings, and remove Segue's annotations."""

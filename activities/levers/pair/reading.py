@@ -17,6 +17,7 @@ from activities.levers.ownership import (
     annotations_of,
     damaged,
     latest_of,
+    refuse_another_kind,
     replicas_of,
     rewound,
     unpacked,
@@ -61,6 +62,7 @@ class Pair(NamedTuple):
         try:
             return Baseline.model_validate_json(unpacked(saved)) if saved else None
         except ValueError as error:
+            refuse_another_kind(self.old.deployment, "DeploymentPair")
             raise damaged(self.old.deployment) from error
 
     @property
