@@ -100,7 +100,8 @@ async def _note_left(cluster: Cluster, taken: Object, finished: Object, by: str)
         is_ours = theirs is not None and not theirs.outcome and theirs.of_same_rollout(note)
         is_left = controller_uid(each) == metadata["uid"] and fingerprint(each["spec"]["template"]) != stays
         if is_ours and is_left:
-            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+            # Its controller may write it meanwhile, or delete it. Without the note, an undo does not return there either.
+            with contextlib.suppress(NotFound, Conflict):
                 patch = {"metadata": {"annotations": left}}
                 await cluster.patch("replicasets", metadata["namespace"], each["metadata"]["name"], patch)
 
