@@ -100,7 +100,7 @@ async def _note_left(cluster: Cluster, taken: Object, finished: Object, by: str)
         is_ours = theirs is not None and not theirs.outcome and theirs.of_same_rollout(note)
         is_left = controller_uid(each) == metadata["uid"] and fingerprint(each["spec"]["template"]) != stays
         if is_ours and is_left:
-            # Its controller may write it meanwhile, or delete it. Without the note, an undo does not return there either.
+            # Its controller may write it meanwhile, or delete it. An undo does not return to one without an end either.
             with contextlib.suppress(NotFound, Conflict):
                 patch = {"metadata": {"annotations": left}}
                 await cluster.patch("replicasets", metadata["namespace"], each["metadata"]["name"], patch)

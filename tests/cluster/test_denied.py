@@ -9,8 +9,10 @@ from typing import Any
 from harness import Case, Lab, until
 from kube_api import create
 from kubernetes import client
+from policies import admission
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
+from webhooks import as_worker, in_force
 
 from activities.levers.ownership import BASELINE, OWNER
 
@@ -100,6 +102,28 @@ async def test_a_refused_write_ends_at_a_person(served: Lab) -> None:
             in_force.set()
             for _ in range(4):
                 await seen.acquire()
+
+
+async def test_a_refused_note_holds_nothing_up(served: Lab) -> None:
+    """Segue's notes on revisions are refused after the target is free: the rollout ends, and its report says so."""
+    patch = client.AppsV1Api(as_worker(served)).patch_namespaced_controller_revision
+    notes, changed = "no notes on revisions", {"metadata": {"labels": {"a": "b"}}}
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [{**rule, "resources": ["controllerrevisions"]}]},
+        "validations": [{"expression": "request.userInfo.username != 'segue-worker'", "message": notes}],
+    }
+    strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+    async with served.case("set", 2, kind=StatefulSetSubject, strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        revisions: Any = served.apps.list_namespaced_controller_revision(served.namespace)
+        found = revisions.items[0].metadata.name
+        async with admission(served, "Validating", "no-notes", spec, validationActions=["Deny"]):
+            await in_force(lambda: patch(found, served.namespace, changed, dry_run="All"), notes)
+            await case.run.send("approve")
+            report = await case.ends("Completed")
+    warnings = [entry.detail for entry in report.entries if entry.what == "warning"]
+    assert any("the history of this version stays as it is" in each and notes in each for each in warnings), warnings
 
 
 def strip(case: Case) -> None:

@@ -44,14 +44,14 @@ def as_worker(lab: Lab) -> client.ApiClient:
     return client_of(str(lab.stack.kubeconfig_for("segue-worker")))
 
 
-async def in_force(attempt: Callable[[], Any]) -> None:
-    """Wait until the API server asks the webhook."""
+async def in_force(attempt: Callable[[], Any], refusal: str = "failed calling webhook") -> None:
+    """Wait until the API server asks the webhook, or refuses by another ``refusal``."""
 
     def fails() -> bool:
         try:
             attempt()
         except client.ApiException as error:
-            return "failed calling webhook" in str(error.body)
+            return refusal in str(error.body)
         return False
 
-    await until("the API server asks the webhook", fails)
+    await until(f"the API server answers {refusal!r}", fails)

@@ -67,12 +67,12 @@ from activities.levers.ownership import (
     written_of,
 )
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
-from activities.levers.writing import Snapshot, laid, write
+from activities.levers.writing import Cleaned, Snapshot, laid, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.as_before import allows_too_many_unavailable
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import NotAllowed, Refused, Stale
+from segue.errors import NotAllowed, NotFound, Refused, Stale
 from segue.history import SUPERSEDED, Revision
 from segue.lint.target import LintSubject
 from segue.observation import Observation, Version
@@ -605,11 +605,15 @@ class PartitionLever(ABC):
         cleaned = await self._finish_revisions(request, numbered)
         templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
         pruned = await prune_copies(self._cluster, numbered.found, templates)
-        return written.model_copy(update={"writes": written.writes + cleaned + pruned})
+        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        return written.model_copy(update={"writes": written.writes + cleaned.writes + pruned, "warning": warning})
 
-    async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> int:
-        """Remove the annotations that the controller copied; the note of each version's outcome stays."""
-        writes, newest = 0, numbered.newest
+    async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> Cleaned:
+        """Remove the annotations that the controller copied; the note of each version's outcome stays.
+
+        The target is free already, so what the API server does not take here is only told.
+        """
+        cleaned, newest = Cleaned(), numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
             annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE, WRITES} & there.keys())
@@ -619,8 +623,18 @@ class PartitionLever(ABC):
             if request.note and request.state.goal is Goal.FORWARD and revision is newest:
                 annotations |= noted(request.note)
             if any(there.get(name) != value for name, value in annotations.items()):
-                writes += await self._annotate(revision, annotations)
-        return writes
+                cleaned = cleaned.with_more(await self._annotated(revision, annotations))
+        return cleaned
+
+    async def _annotated(self, revision: Object, annotations: dict[str, str | None]) -> Cleaned:
+        try:
+            return Cleaned(await self._annotate(revision, annotations))
+        except NotFound:  # its controller may delete it meanwhile (revisionHistoryLimit)
+            return Cleaned()
+        except NotAllowed:
+            raise
+        except Refused as refused:
+            return Cleaned(left=f"the history of this version stays as it is: {refused}")
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,
