@@ -73,7 +73,7 @@ async def test_waypoints(served: Lab) -> None:
         assert status.waiting_for == "approval at waypoint 50%"
         assert {"approve", "reject"} <= set(status.can)
         assert (await case.run.summaries())[-1].endswith("waits for approval at waypoint 50%")
-        assert await case.run.send("approve") == "approve: now Holding"
+        assert await case.run.send("approve") == "approve: now Progressing"
         status = await case.run.until("it holds at 3", lambda s: s.phase == "Holding" and s.new.replicas == 3)
         assert (status.old.replicas, status.new.replicas) == (2, 3)
         await case.run.send("promote")

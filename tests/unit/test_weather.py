@@ -159,6 +159,16 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)
 
 
+def test_an_operator_may_remove_what_was_unready_a_moment_ago() -> None:
+    """It decided before; a lever of Segue must not, and some seconds later nobody may."""
+    unready = {**_pods(3), "p3": LOADING}
+    again = [Moment(100, _pods(4)), Moment(110, unready), Moment(112, _pods(4))]
+    assert _judged([*again, Moment(112.3, _pods(3))])
+    assert not _judged([*again, Moment(112.3, _pods(3))], operated=True)
+    assert _judged([*again, Moment(112.3, _pods(2))], operated=True)
+    assert _judged([*again, Moment(115, _pods(3))], operated=True)
+
+
 def test_controllers_learn_of_fewer_replicas_after_an_outage() -> None:
     """Until then they replace pods of the former number; some time after it no more."""
     fewer = [Size(0, 4), Size(110, 2)]
