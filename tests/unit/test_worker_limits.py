@@ -60,6 +60,7 @@ def test_near_a_limit_is_reported_once() -> None:
 async def test_a_blocked_event_loop_is_measured_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     reader = InMemoryMetricReader()
     load = Load(10, 1e6, MeterProvider(metric_readers=[reader]).get_meter("test"))
+    others = len(asyncio.all_tasks())  # this test, and what another one may have left in the loop of the session
     with caplog.at_level(logging.WARNING):
         measuring = asyncio.create_task(load.measure())
         await asyncio.sleep(0)
@@ -72,4 +73,4 @@ async def test_a_blocked_event_loop_is_measured_and_reported(caplog: pytest.LogC
     found = {m.name: m.data.data_points[0] for s in data.resource_metrics[0].scope_metrics for m in s.metrics}
     assert found["segue.event_loop.late"].max >= BLOCKED_S  # type: ignore[union-attr]
     assert found["segue.slots.limit"].value == 10  # type: ignore[union-attr]
-    assert found["segue.tasks"].value == 2, "this test and the measurement"  # type: ignore[union-attr]
+    assert found["segue.tasks"].value == others + 1, "and the measurement"  # type: ignore[union-attr]
