@@ -194,6 +194,12 @@ SCALED = Foreign(who="somebody", what="the replicas", template="v1")
         ),
         pytest.param(
             Before(replicas=5, ready=3),
+            see((5, 5), (0, 0), replicas=5, home=Counts(5, 0), foreign=SCALED),
+            Before(replicas=5, ready=5, reached=5),
+            id="somebody-changed-something-else",
+        ),
+        pytest.param(
+            Before(replicas=5, ready=3),
             see((6, 6), (0, 0), replicas=5, home=Counts(5, 0), foreign=SCALED),
             Before(replicas=5, ready=5, reached=5),
             id="all-are-ready-whoever-added-one",
