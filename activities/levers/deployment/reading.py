@@ -95,7 +95,7 @@ def unnoticed(objects: Objects) -> str:
         there, counted = pods[each["metadata"]["uid"]], each.get("status", {}).get("replicas", 0)
         if there < min(each["spec"].get("replicas", 0), counted):
             name = each["metadata"]["name"]
-            return f"the controller of replicaset {name} still counts {counted} pods, and {there} are there"
+            return f"the controller of replicaset {name} still counts {counted} pods instead of {there}"
     return ""
 
 
