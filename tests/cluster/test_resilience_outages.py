@@ -86,9 +86,7 @@ async def test_a_controller_that_has_not_noticed_a_lost_pod_is_waited_for(own_st
             pod = lab.pods(name, "chat:1")[0].metadata.name
             lab.core.delete_namespaced_pod(pod, lab.namespace, grace_period_seconds=0)
             await case.run.send("approve")
-            await case.run.until(
-                "it waits", lambda status: "still counts 2 pods instead of 1" in status.waiting_for
-            )
+            await case.run.until("it waits", lambda status: "still counts 2 pods instead of 1" in status.waiting_for)
             told.release()
             await case.ends("Completed")
         case.watcher.assert_within(1, 3)  # the lost pod counts

@@ -455,20 +455,32 @@ def test_a_baseline_without_a_copy_is_that_of_its_replica_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "counted", "there", "named"),
+    ("wanted", "counted", "there", "says"),
     [
-        pytest.param(3, 3, 3, False, id="all-are-there"),
-        pytest.param(3, 3, 2, True, id="one-is-lost"),
-        pytest.param(3, 2, 2, False, id="it-has-noticed"),
-        pytest.param(2, 3, 2, False, id="it-removes-one"),
-        pytest.param(0, 3, 0, False, id="all-were-to-go"),
-        pytest.param(3, 0, 2, False, id="it-has-just-begun"),
+        pytest.param(3, (3, 3), (3, 3), "", id="all-are-there"),
+        pytest.param(3, (3, 3), (2, 2), "counts 3 pods instead of 2", id="one-is-lost"),
+        pytest.param(3, (3, 3), (3, 2), "counts 3 ready pods instead of 2", id="one-is-unready"),
+        pytest.param(3, (2, 2), (2, 2), "", id="it-has-noticed-the-loss"),
+        pytest.param(3, (3, 2), (3, 2), "", id="it-has-noticed-that-one-is-unready"),
+        pytest.param(3, (3, 2), (3, 3), "", id="one-is-ready-again"),
+        pytest.param(2, (3, 3), (2, 2), "", id="it-removes-one"),
+        pytest.param(0, (3, 3), (0, 0), "", id="all-were-to-go"),
+        pytest.param(3, (0, 0), (2, 2), "", id="it-has-just-begun"),
     ],
 )
-def test_a_pod_whose_loss_its_controller_has_not_noticed(wanted: int, counted: int, there: int, named: bool) -> None:
-    owner = [{"uid": "u", "controller": True}]
-    pods = [{"metadata": {"name": f"p{n}", "ownerReferences": owner}, "status": {}} for n in range(there)]
-    leaving = {"metadata": {"name": "q", "ownerReferences": owner, "deletionTimestamp": "now"}, "status": {}}
-    replicaset = {"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": wanted}, "status": {"replicas": counted}}
-    found = unnoticed(Objects({}, [replicaset], [*pods, leaving]))
-    assert bool(found) is named and (not named or found.endswith("counts 3 pods instead of 2"))
+def test_a_pod_of_which_its_controller_has_not_noticed_what_became(
+    wanted: int, counted: tuple[int, int], there: tuple[int, int], says: str
+) -> None:
+    owner, (total, ready) = [{"uid": "u", "controller": True}], there
+    pods: list[dict[str, Any]] = [
+        {
+            "metadata": {"name": f"p{n}", "ownerReferences": owner},
+            "status": {"conditions": [{"type": "Ready", "status": str(n < ready)}]},
+        }
+        for n in range(total)
+    ]
+    leaving = {**pods[0], "metadata": {**pods[0]["metadata"], "deletionTimestamp": "now"}} if pods else {}
+    status = dict(zip(("replicas", "readyReplicas"), counted, strict=True))
+    replicaset = {"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": wanted}, "status": status}
+    found = unnoticed(Objects({}, [replicaset], [*pods, leaving] if leaving else pods))
+    assert found == (f"the controller of replicaset a still {says}" if says else "")

@@ -21,7 +21,7 @@ from activities.levers.ownership import (
     saved_baseline,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at, stuck
+from activities.levers.pods import freed_by, is_active, is_ready, read_replica, stop_requested_at, stuck
 from activities.levers.template import containers_of, fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
@@ -85,17 +85,23 @@ class _Set(NamedTuple):
 
 
 def unnoticed(objects: Objects) -> str:
-    """Return the ReplicaSet whose controller has not noticed yet that a pod is lost; empty if it has noticed all.
+    """Return the ReplicaSet whose controller has not noticed a lost or unready pod yet; empty if it has noticed all.
 
     After an outage of the API server its picture can be old for many seconds. If it is to remove a pod then, it counts
-    the lost one as there, and removes a ready one.
+    the lost one as there, or the unready one as ready, and may remove a ready one instead.
     """
-    pods = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    active = [pod for pod in objects.pods if is_active(pod)]
+    there = Counter(map(controller_uid, active))
+    ready = Counter(controller_uid(pod) for pod in active if is_ready(pod))
     for each in objects.replicasets:
-        there, counted = pods[each["metadata"]["uid"]], each.get("status", {}).get("replicas", 0)
-        if there < min(each["spec"].get("replicas", 0), counted):
-            name = each["metadata"]["name"]
-            return f"the controller of replicaset {name} still counts {counted} pods instead of {there}"
+        uid, status, wanted = each["metadata"]["uid"], each.get("status", {}), each["spec"].get("replicas", 0)
+        for number, counted, pods in (
+            (there[uid], status.get("replicas", 0), "pods"),
+            (ready[uid], status.get("readyReplicas", 0), "ready pods"),
+        ):
+            if number < min(wanted, counted):
+                name = each["metadata"]["name"]
+                return f"the controller of replicaset {name} still counts {counted} {pods} instead of {number}"
     return ""
 
 
