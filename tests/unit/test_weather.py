@@ -159,14 +159,13 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)
 
 
-def test_an_operator_may_remove_what_was_unready_a_moment_ago() -> None:
-    """It decided before; a lever of Segue must not, and some seconds later nobody may."""
-    unready = {**_pods(3), "p3": LOADING}
-    again = [Moment(100, _pods(4)), Moment(110, unready), Moment(112, _pods(4))]
-    assert _judged([*again, Moment(112.3, _pods(3))])
-    assert not _judged([*again, Moment(112.3, _pods(3))], operated=True)
-    assert _judged([*again, Moment(112.3, _pods(2))], operated=True)
-    assert _judged([*again, Moment(115, _pods(3))], operated=True)
+def test_what_was_unready_a_moment_ago_may_be_removed() -> None:
+    """That was decided before it was ready; some seconds later nothing may, and never two for one."""
+    again = [Moment(100, _pods(4)), Moment(110, {**_pods(3), "p3": LOADING}), Moment(112, _pods(4))]
+    assert not _judged([*again, Moment(112.3, _pods(3))])
+    assert _judged([*again, Moment(112.3, _pods(2))])
+    assert _judged([*again, Moment(112.3, {**_pods(2), "p3": READY})])
+    assert _judged([*again, Moment(115, _pods(3))])
 
 
 def test_controllers_learn_of_fewer_replicas_after_an_outage() -> None:

@@ -134,8 +134,6 @@ class Seen:
     passing: int = PASSING
     outages: Collection[tuple[float, float]] = ()
     """When servers of the cluster were away: controllers learn of a change of the replicas only afterwards."""
-    operated: bool = False
-    """Whether an operator moves the replicas: it may still remove one that was unready a moment ago."""
     unready_before: int = 0
     """How many replicas had lost their readiness before the rollout: it needs no more ready ones than before."""
 
@@ -163,12 +161,15 @@ def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:
 def _under(seen: Seen) -> Iterable[str]:
     required = lost = 0
     earlier: Moment | None = None
-    regained: list[float] = []
+    ready_since: dict[str, float] = {}
     for moment in seen.moments:
         before = {} if earlier is None else earlier.pods
-        lost += sum(_was_taken(uid, pod, moment, seen.taken) for uid, pod in before.items())
+        lost += sum(
+            _was_taken(uid, pod, moment, seen.taken) or _was_unready(uid, pod, moment, ready_since)
+            for uid, pod in before.items()
+        )
         gained = sum(pod.is_ready and not (uid in before and before[uid].is_ready) for uid, pod in moment.pods.items())
-        regained = [at for at in regained if moment.at < at + LATE_S] + [moment.at] * min(lost, gained)
+        ready_since = {uid: ready_since.get(uid, moment.at) for uid, pod in moment.pods.items() if pod.is_ready}
         lost = max(0, lost - gained)
         sizes = _replicas(seen.sizes, moment.at - IN_FLIGHT_S, moment.at + LATE_S)
         floor = max(0, min(map(seen.budget.floor, sizes)) - seen.unready_before)
@@ -176,7 +177,7 @@ def _under(seen: Seen) -> Iterable[str]:
             required = 0
         # Once that many were ready, and never more than the floor.
         required = max(min(required, floor), min(floor, moment.ready))
-        if moment.ready < required - lost - len(regained) * seen.operated:
+        if moment.ready < required - lost:
             yield f"{moment.ready} ready, under the floor of {required} less {lost} that a fault took: {moment}"
             required = moment.ready
         earlier = moment
@@ -210,6 +211,13 @@ def misled(seen: Seen, leads: Sequence[Lead], old: Collection[str]) -> Iterator[
 
 def _side(pod: Pod, old: Collection[str]) -> str:
     return "old" if pod.version in old else "new"
+
+
+def _was_unready(uid: str, pod: Pod, after: Moment, ready_since: Mapping[str, float]) -> bool:
+    """Return whether a ready pod is removed that was not ready a moment ago: its removal was decided before."""
+    now = after.pods.get(uid)
+    is_removed = pod.is_ready and (now is None or not now.is_live)
+    return is_removed and after.at < ready_since.get(uid, -math.inf) + LATE_S
 
 
 def _was_taken(uid: str, pod: Pod, after: Moment, taken: Collection[str]) -> bool:

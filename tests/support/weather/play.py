@@ -411,7 +411,7 @@ class Player:
         unready = judge.unready_before(eyes.moments) if ended_as != "Completed" or rolls_itself else 0
         seen = judge.Seen(
             eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages,
-            operated=self.rolled.kind == "Supervised", unready_before=unready,
+            unready_before=unready,
         )  # fmt: skip
         found = judge.breaches(seen)[:3]
         if events.leading is not None:
