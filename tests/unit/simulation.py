@@ -640,7 +640,11 @@ class Target:
         if is_undone(seen, state.baseline.template, budget.unavailable):
             return ""
         spare = {state.baseline.template, self.template}
-        superseded = [s for s in self.sets.values() if s.replicas and s.held and s.version not in spare]
+        superseded = [
+            s
+            for s in self.sets.values()
+            if s.replicas and s.version not in spare and (s.held or (self.min_ready_s and not s.let_go))
+        ]
         third = self.admitted(state.baseline.template) not in spare  # then the present version is superseded by it
         if (superseded or third) and self.resizing:
             return "the controller has not followed the resize yet"  # it would add unready pods to what is spared

@@ -168,6 +168,15 @@ def test_the_superseded_sets_are_those_of_neither_the_template_nor_the_baseline(
     assert superseded_sets(Objects(deployment(3, 6, 4), scaled_for(8, v1=4, v2=0, v3=4), []), V1.template) == []
 
 
+def test_a_version_from_before_the_rollout_is_superseded_too() -> None:
+    """Its latest ready pods do not count as available for its own minReadySeconds (simulation, seed 7024417)."""
+    for seconds, expected in ((3, ["v2"]), (0, [])):
+        found = scaled_for(8, v1=4, v2=2, v3=4)
+        found[1]["spec"]["minReadySeconds"] = seconds
+        named = superseded_sets(Objects(deployment(3, 6, 4), found, []), V1.template)
+        assert [each["metadata"]["name"] for each in named] == expected
+
+
 def test_an_undo_waits_until_superseded_sets_are_scaled_for_the_present_replicas() -> None:
     """Pods that the controller would add to them load, and it would remove ready ones of other versions instead."""
     found = Objects(deployment(3, 6, 4), scaled_for(6, v1=4, v2=2, v3=4), [])

@@ -196,7 +196,7 @@ def unholdable(replicas: int, counts: Counts) -> str:
 
 
 def superseded_sets(objects: Objects, baseline: str) -> list[Object]:
-    """Return the ReplicaSets of neither the present template nor the baseline whose pods never count as available.
+    """Return the ReplicaSets of neither the present template nor the baseline whose pods may not count as available.
 
     Raises:
         Stale: while the controller scales them: it would add unready pods, and then remove ready ones in their place.
@@ -206,7 +206,7 @@ def superseded_sets(objects: Objects, baseline: str) -> list[Object]:
         rs
         for rs in objects.replicasets
         if rs["spec"].get("replicas")
-        and rs["spec"].get("minReadySeconds") == HOLD_MIN_READY_S
+        and rs["spec"].get("minReadySeconds")  # the lever's, or its own if it is from before the rollout
         and fingerprint(rs["spec"]["template"]) not in spare
     ]
     if found:
