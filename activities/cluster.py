@@ -120,7 +120,7 @@ class Cluster:
             fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
             raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
         api = client.ApiClient(configuration)
-        api.default_headers |= _acting(getattr(loaded, "_user", None), field)
+        api.default_headers |= _impersonation(getattr(loaded, "_user", None), field)
         return cls(api)
 
     def _pod_session(self) -> aiohttp.ClientSession:
@@ -473,7 +473,7 @@ def _is_pods_own(configuration: client.Configuration) -> bool:
     return True
 
 
-def _acting(user: Any, field: str) -> dict[str, str]:
+def _impersonation(user: Any, field: str) -> dict[str, str]:
     """Return the headers by which the user of a kubeconfig acts as somebody else.
 
     The library ignores these fields: requests would have the user's own rights, which are usually wider.

@@ -45,7 +45,7 @@ async def try_out(
         return await linted(cluster, capacity, lever, request, prepared, refuses=False)
 
 
-async def existing(targets: Sequence[Target], access: Access = HERE) -> Target:
+async def first_existing(targets: Sequence[Target], access: Access = HERE) -> Target:
     """Return the first of these targets that the cluster has; the first of all if it has none that may be read.
 
     What another object controls is not meant: a LeaderWorkerSet makes a StatefulSet of its own name.

@@ -60,9 +60,9 @@ def with_ready(state: State, seen: Observation) -> State:
     is_baseline = state.goal is Goal.BACK or seen.home is not None or not before.mixed
     # If somebody added old replicas, these can be the ready ones.
     added = max(0, seen.old.total - seen.replicas) if seen.foreign is not None else 0
-    old = seen.old.ready - added
-    ready = min(before.replicas, max(before.ready, old if is_baseline else 0))
-    reached = min(before.replicas, max(before.reached, old + seen.new.ready))
+    old_ready = seen.old.ready - added
+    ready = min(before.replicas, max(before.ready, old_ready if is_baseline else 0))
+    reached = min(before.replicas, max(before.reached, old_ready + seen.new.ready))
     found = before.model_copy(update={"ready": ready, "reached": reached})
     return state if found == state.before else state.but(before=found)
 

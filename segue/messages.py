@@ -163,7 +163,7 @@ def _refuse_mistyped(name: str, kind: type[Message], found: dict[str, Any]) -> N
     for each in sorted(found.keys() - kind.model_fields.keys()):
         if near := get_close_matches(each.lower(), kind.model_fields, n=1, cutoff=0.7):
             fix = f"check its spelling, perhaps {near[0]}"
-            raise Refused("is no field of this message", field=f"{name}: {each}", value=found[each], fix=fix)
+            raise Refused("is not a field of this message", field=f"{name}: {each}", value=found[each], fix=fix)
 
 
 def _no_object(name: str, value: Any) -> Refused:

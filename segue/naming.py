@@ -115,7 +115,9 @@ def check_namespace(namespace: str, option: str = "--namespace") -> None:
         Refused: naming the option, the value and the fix.
     """
     if not _NAMESPACE.fullmatch(namespace):
-        raise Refused("is no name of a namespace", field=option, value=namespace, fix="write one, such as serving")
+        raise Refused(
+            "is not a valid name of a namespace", field=option, value=namespace, fix="write one, such as serving"
+        )
 
 
 def check_cluster(cluster: str) -> None:

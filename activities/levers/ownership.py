@@ -379,7 +379,7 @@ def refuse_others(owner: str, request: PrepareInput, *, engaged: bool) -> None:
             f"is held by {owner or 'a rollout that left no owner'}",
             field="target",
             value=str(request.target),
-            fix=_ending(holder_of(owner)),
+            fix=_how_it_ends(holder_of(owner)),
         )
 
 
@@ -400,7 +400,7 @@ def refuse_another_kind(found: Object, wanted: str) -> None:
         raise Refused(
             f"is held by {owner}, whose target is a {kind}",
             field=f"{str(found.get('kind', 'target')).lower()} {found['metadata']['name']}",
-            fix=_ending(holder) if holder else f"continue that release: `segue release {named}`",
+            fix=_how_it_ends(holder) if holder else f"continue that release: `segue release {named}`",
         )
 
 
@@ -410,7 +410,7 @@ def holder_of(owner: str) -> str:
     return workflow_id if owner.startswith("rollout/") and workflow_id.count("/") == 4 else ""
 
 
-def _ending(holder: str) -> str:
+def _how_it_ends(holder: str) -> str:
     if not holder:
         return "wait until that rollout ends, or release the target with `segue release`"
     return f"wait for its end, or run `segue abort {holder}`; if Temporal has lost it, `segue release {holder}`"

@@ -107,7 +107,17 @@ async def _note_left(cluster: Cluster, taken: Object, finished: Object, by: str)
 
 
 async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it."""
+    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it.
+
+    Others write the Deployment at this moment too: after a conflict it reads again.
+    """
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(Conflict):
+            return await _save_again(cluster, target, tell)
+    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
+
+
+async def _save_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
     deployment = await cluster.get("deployments", target.namespace, target.name)
     refuse_another_kind(deployment, target.kind)
     if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):

@@ -85,9 +85,9 @@ def target_in(name: str, cluster: str) -> Target:
 
 def _existing(targets: Sequence[Target], name: str) -> Target:
     """Return which of these targets the cluster has, which a name without a kind may mean; the first one if none."""
-    from activities.target_facts import existing  # noqa: PLC0415 - few commands need a cluster
+    from activities.target_facts import first_existing  # noqa: PLC0415 - few commands need a cluster
 
-    return run_async(existing(targets, access_of(targets[0], name)))
+    return run_async(first_existing(targets, access_of(targets[0], name)))
 
 
 def history_of(target: Target, name: str) -> list[Revision]:

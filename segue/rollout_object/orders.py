@@ -52,7 +52,7 @@ class AnnotatedOrder:
         near = get_close_matches(self.verb.lower(), names, n=1, cutoff=0.7)
         fix = f"perhaps you mean {PREFIX}{near[0]}" if near else f"after {PREFIX} it reads {', '.join(names)}"
         fix = _ELSEWHERE.get(self.verb, fix)
-        return Refused("is no annotation that Segue reads; it did nothing", field=PREFIX + self.verb, fix=fix)
+        return Refused("is not an annotation that Segue reads, so it has no effect", field=PREFIX + self.verb, fix=fix)
 
     @property
     def by(self) -> str:

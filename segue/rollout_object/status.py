@@ -129,7 +129,7 @@ class ObjectStatus(Shown):
         now = Answered(verb=order.verb, value=order.value, user=order.user, taken=taken, answer=answer[:MAX_TEXT])
         return self.but(orders=(*(each for each in self.orders if each.verb != order.verb), now))
 
-    def recalling(self, orders: Iterable[AnnotatedOrder]) -> Self:
+    def without_removed(self, orders: Iterable[AnnotatedOrder]) -> Self:
         """Return a copy without the answers to unknown annotations that are gone: people may invent many."""
         there = {*ORDERS, *(each.verb for each in orders)}
         return self.but(orders=tuple(each for each in self.orders if each.verb in there))

@@ -132,8 +132,8 @@ ARGUMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "name empty": (("status", ""), ("NAME: ''",)),
     "name of another kind": (("status", "rollout/c/n/no-kind/x"), ("does not name a rollout",)),
     "name of a run": (("abort", "rollout/c/n/Deployment/x@1f"), ("leave out its run: rollout/c/n/Deployment/x names",)),
-    "namespace empty": (("doctor", "-n", ""), ("--namespace: '': is no name of a namespace; write one",)),
-    "namespace with a quote": (("list", "-n", 'a" OR'), ("--namespace: 'a\" OR': is no name of a namespace",)),
+    "namespace empty": (("doctor", "-n", ""), ("--namespace: '': is not a valid name of a namespace; write one",)),
+    "namespace with a quote": (("list", "-n", 'a" OR'), ("--namespace: 'a\" OR': is not a valid name of a namespace",)),
     "name as absent file": (("pause", "absent.yaml"), ("absent.yaml: does not exist",)),
     "cluster": (("list", "--cluster", 'a"b'), ("--cluster: 'a\"b'", "use letters, digits")),
     "timeout": (

@@ -254,13 +254,13 @@ def test_an_annotation_that_segue_does_not_read_is_answered(name: str, fix: str)
     desired = wants(notes={**NOTES, f"segue.dev/{name}": "yes", "segue.dev/edit-by": "alice"})
     approve, unknown = desired.orders
     assert approve.unknown is None
-    says = f"segue.dev/{name}: is no annotation that Segue reads; it did nothing; {fix}"
+    says = f"segue.dev/{name}: is not an annotation that Segue reads, so it has no effect; {fix}"
     assert str(unknown.unknown).startswith(says)
     event = order_event(found(), unknown, says, NOW, taken=False)
     assert (event["type"], event["reason"], event["message"]) == ("Warning", "AnnotationUnknown", says)
     answered = record(FIRST).answering(approve, "x", taken=True).answering(unknown, says, taken=False)
     assert decide(desired, answered, None) is not ObjectAct.ORDER
-    assert [each.verb for each in answered.recalling([]).orders] == ["approve"]
+    assert [each.verb for each in answered.without_removed([]).orders] == ["approve"]
 
 
 def test_each_verb_keeps_its_latest_answer() -> None:

@@ -335,7 +335,7 @@ class Controller:
         order = open_order(wants, recorded)
         assert order is not None, "it was decided on an order without an answer"
         taken, answer = await self._answered(found, wants, order, run)
-        await self._patch_status(found, recorded.recalling(wants.orders).answering(order, answer, taken=taken))
+        await self._patch_status(found, recorded.without_removed(wants.orders).answering(order, answer, taken=taken))
         await self._make_event(order_event(found, order, answer, _now(), taken=taken))
 
     async def _answered(
