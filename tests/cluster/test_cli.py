@@ -71,6 +71,11 @@ async def test_a_second_start_is_refused_or_joins(lab: Lab, shell: Shell) -> Non
     await lab.worker().serves()
     await shell.run("start", shell.spec("chat", strategy=HOLDS_AT_1))
     third = shell.spec("chat", change={"images": {"server": "example/chat:3"}}, strategy=HOLDS_AT_1)
+
+    async def asks() -> bool:
+        return bool((await shell.json("status", third))["phase"] == "AwaitingApproval")
+
+    await until("it holds the target", asks)
     refused = await shell.run("start", third, expect=REFUSED)
     assert "under way" in refused.stderr and "--join" in refused.stderr
     undone = await shell.run("undo", f"{lab.namespace}/chat", "--to-revision", "1", expect=REFUSED)
