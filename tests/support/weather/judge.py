@@ -128,7 +128,8 @@ class Seen:
     taken: Collection[str] = ()
     """The uids of the pods that a fault deleted."""
     spoiled: Collection[float] = ()
-    """When somebody else changed the template while its controller was not paused: what follows is theirs."""
+    """When somebody else changed the template while its controller was not paused, or an outage of those that move it
+    ended: what follows is theirs."""
     misleading: Collection[float] = ()
     """When somebody else changed what leads users."""
     passing: int = PASSING

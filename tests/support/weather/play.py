@@ -409,9 +409,11 @@ class Player:
         rolls_itself = self.rolled.kind == "LeaderWorkerSet" and not self.rolled.spec["strategy"].get("waypoints")
         # Its own controller may leave no moment at which the floor can rise again.
         unready = judge.unready_before(eyes.moments) if ended_as != "Completed" or rolls_itself else 0
+        # Only its own controllers move it: what they do while they catch up is theirs.
+        catching_up = [ended for _, ended in self.weather.outages] if self.rolled.kind == "Supervised" else []
         seen = judge.Seen(
-            eyes.moments, eyes.sizes, budget, taken, done.spoiled, done.misleading, outages=self.weather.outages,
-            unready_before=unready,
+            eyes.moments, eyes.sizes, budget, taken, [*done.spoiled, *catching_up], done.misleading,
+            outages=self.weather.outages, unready_before=unready,
         )  # fmt: skip
         found = judge.breaches(seen)[:3]
         if events.leading is not None:
