@@ -19,8 +19,8 @@ _SHOWN = 12
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The real servers."""
-    with plain_stack("test", prometheus=True) as started:
+    """The real servers, with LeaderWorkerSet and Prometheus."""
+    with plain_stack("test", lws=True, prometheus=True) as started:
         yield started
 
 

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from harness import Lab, open_lab
 from segue_local import Stack
-from stacks import group_stack, postgres_stack
-from subjects import DeploymentSubject, Subject
+from stacks import one_by_one_stack, postgres_stack
 
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL\d+|unfinished| ERROR |was never retrieved", re.IGNORECASE)
 # They report a workflow task that took long, which is the machine's: two cores run all of this. It is tried again.
@@ -23,32 +22,12 @@ async def fleet(stack: Stack) -> AsyncIterator[Lab]:
         yield opened
 
 
-@pytest.fixture(scope="session")
-def groups_stack() -> Iterator[Stack]:
-    """Servers with LeaderWorkerSet, and with the feature gate by which a StatefulSet moves several at once."""
-    with group_stack("test", at_once=True) as started:
-        yield started
-
-
-@pytest.fixture(scope="session")
-async def group_fleet(groups_stack: Stack) -> AsyncIterator[Lab]:
-    """Their worker."""
-    async with _manned(groups_stack) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="session")
-def one_by_one_stack() -> Iterator[Stack]:
-    """The same without that feature gate."""
-    with group_stack("test", at_once=False) as started:
-        yield started
-
-
-@pytest.fixture(scope="session")
-async def one_by_one_fleet(one_by_one_stack: Stack) -> AsyncIterator[Lab]:
-    """Their worker."""
-    async with _manned(one_by_one_stack) as opened:
-        yield opened
+@pytest.fixture(scope="module")
+async def one_by_one_fleet() -> AsyncIterator[Lab]:
+    """The worker of servers on which a StatefulSet moves one replica at a time; both end with the tests of one file."""
+    with one_by_one_stack() as started:
+        async with _manned(started) as opened:
+            yield opened
 
 
 @pytest.fixture(scope="session", name="postgres_stack")
@@ -72,15 +51,7 @@ async def _manned(stack: Stack) -> AsyncIterator[Lab]:
 
 
 @pytest.fixture
-def fleet_of(request: pytest.FixtureRequest) -> Lab:
-    """The worker of the kind that a test is for, otherwise of Deployments: started for the first that needs it."""
-    kind: type[Subject] = request.getfixturevalue("kind") if "kind" in request.fixturenames else DeploymentSubject
-    found: Lab = request.getfixturevalue(kind.fleet)
-    return found
-
-
-@pytest.fixture
-async def served(fleet_of: Lab) -> AsyncIterator[Lab]:
+async def served(fleet: Lab) -> AsyncIterator[Lab]:
     """An empty namespace, served by the shared worker."""
-    async with open_lab(fleet_of.stack, fleet_of.task_queue) as opened:
+    async with open_lab(fleet.stack, fleet.task_queue) as opened:
         yield opened

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from harness import Case, Lab, Run, open_lab, until
 from readiness import NEVER_READY, Readiness
+from segue_local import Stack
 from shell import Shell
 from subjects import IMAGE, SUBJECTS, PairSubject, Subject, SupervisedSubject, Way
 from watcher import PodWatcher
@@ -328,10 +329,10 @@ async def test_settle_leaves_a_stage_that_cannot_complete(served: Lab, kind: Kin
 
 
 @every("release", long={"LeaderWorkerSet", "Supervised"})
-async def test_release_without_temporal(fleet_of: Lab, kind: Kind, tmp_path: Path) -> None:
+async def test_release_without_temporal(stack: Stack, kind: Kind, tmp_path: Path) -> None:
     """Where Temporal is lost, `release` goes back or on by what is written on the target, and nothing is left of us."""
     way = kind.ways[0]
-    async with open_lab(fleet_of.stack) as lab:
+    async with open_lab(stack) as lab:
         shell, worker = Shell(lab, tmp_path), lab.worker()
 
         async def middle(name: str) -> tuple[Subject, dict[str, Any], Run]:

@@ -41,10 +41,10 @@ GOOD = {"images": {"model": "example/chat:2"}}
 SOON = {"minReady": "0s", "deadline": "12s"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kserve() -> Iterator[Stack]:
     """Servers with KServe."""
-    with kserve_stack("test") as started:
+    with kserve_stack() as started:
         yield started
 
 

@@ -224,14 +224,8 @@ async def test_operators_and_routes(served: Lab, cases: tuple[Case, ...]) -> Non
 # --- numbered targets ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def grouped(group_fleet: Lab) -> AsyncIterator[Lab]:
-    async with open_lab(group_fleet.stack, group_fleet.task_queue) as opened:
-        yield opened
-
-
 @pytest.mark.soak
-async def test_numbered_targets(grouped: Lab, tmp_path: Path) -> None:
+async def test_numbered_targets(served: Lab, tmp_path: Path) -> None:
     """A worker that crashes after it was ready, a StatefulSet that lost its annotations, a replica that blocks."""
     held = {"maxUnavailable": 1, "waypoints": [{"at": "100%"}]}
 
@@ -240,7 +234,7 @@ async def test_numbered_targets(grouped: Lab, tmp_path: Path) -> None:
         containers = [{"name": "server", "image": "example/chat:2"}]
         worker = {"metadata": {"labels": {"segue.dev/fake": "oom"}}, "spec": {"containers": containers}}
         change = {"patch": {"workerTemplate": worker}}
-        async with grouped.case(
+        async with served.case(
             "crashes", 3, kind=LeaderWorkerSetSubject, change=change, strategy=held, readiness=SOON
         ) as case:
             report = await case.ends("RolledBack")
@@ -248,23 +242,23 @@ async def test_numbered_targets(grouped: Lab, tmp_path: Path) -> None:
 
     async def is_released() -> None:
         """Both annotations are gone: the copy on its revision leads back."""
-        strategy, shell = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}, Shell(grouped, tmp_path)
-        async with grouped.case("released", 3, kind=StatefulSetSubject, strategy=strategy) as case:
+        strategy, shell = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}, Shell(served, tmp_path)
+        async with served.case("released", 3, kind=StatefulSetSubject, strategy=strategy) as case:
             await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
             case.subject.patch({"metadata": {"annotations": dict.fromkeys(OURS)}})
             await ends(case.run, "Aborted")
-            await shell.run("release", f"StatefulSet/{grouped.namespace}/released", TEMPORAL_ADDRESS="127.0.0.1:1")
+            await shell.run("release", f"StatefulSet/{served.namespace}/released", TEMPORAL_ADDRESS="127.0.0.1:1")
             assert case.subject.settings() == case.before
             assert await until("only the baseline runs", case.only_baseline)
         case.watcher.assert_within(2, 3)
 
     async def blocks() -> None:
         """The lowest number is not ready: the controller replaces no other, and the reason names it."""
-        await grouped.deploy_set("blocks", 3, policy="OrderedReady")
-        grouped.relabel("blocks-0", "never-ready")
-        subject = StatefulSetSubject(grouped, "blocks")
+        await served.deploy_set("blocks", 3, policy="OrderedReady")
+        served.relabel("blocks-0", "never-ready")
+        subject = StatefulSetSubject(served, "blocks")
         await until("one is not ready", lambda: subject.raw["status"].get("readyReplicas") == 2)
-        async with grouped.rolled(
+        async with served.rolled(
             "blocks", kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness={**SOON, "deadline": "8s"}
         ) as case:
             report = await case.ends("RolledBack")
@@ -273,10 +267,10 @@ async def test_numbered_targets(grouped: Lab, tmp_path: Path) -> None:
     async def stops_slowly() -> None:
         """The one that is replaced stops for longer than the deadline; the new one has it all for itself."""
         readiness = {"minReady": "0s", "deadline": "6s"}
-        await grouped.deploy_set("slow", 1, pod={"terminationGracePeriodSeconds": 30}, ready_after="2s")
+        await served.deploy_set("slow", 1, pod={"terminationGracePeriodSeconds": 30}, ready_after="2s")
         pod = {"metadata": {"annotations": {"segue.dev/stop-after": "10s"}}}
-        grouped.core.patch_namespaced_pod("slow-0", grouped.namespace, pod)
-        async with grouped.rolled(
+        served.core.patch_namespaced_pod("slow-0", served.namespace, pod)
+        async with served.rolled(
             "slow", kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness=readiness
         ) as case:
             await case.ends("Completed")

@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError
 from watcher import Stream
 
 GATES = [
-    pytest.param("group_fleet", id="several at once"),
+    pytest.param("fleet", id="several at once"),
     pytest.param("one_by_one_fleet", id="one by one"),
 ]
 STUCK = {"minReady": "0s", "deadline": "4s"}
@@ -66,7 +66,7 @@ one_is_enough = pytest.mark.parametrize("fleet_of", GATES[1:], indirect=True)
 
 
 def is_one_by_one(lab: Lab) -> bool:
-    return "-off" in lab.stack.name
+    return not lab.stack.feature_gates["MaxUnavailableStatefulSet"]
 
 
 @both

@@ -134,17 +134,17 @@ OTHERS = [pytest.param(each, id=name) for name, each in SUBJECTS.items() if each
 
 
 @pytest.mark.parametrize("kind", [pytest.param(StatefulSetSubject, id="StatefulSet")])
-async def test_killed_in_the_writes_of_another_kind(fleet_of: Lab, kind: type[Subject]) -> None:
+async def test_killed_in_the_writes_of_another_kind(stack: Stack, kind: type[Subject]) -> None:
     """A move on the way forward and one on the way back stand for all."""
-    await _killed_in(fleet_of.stack, kind, (kind.first_move,))
+    await _killed_in(stack, kind, (kind.first_move,))
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", OTHERS)
-async def test_killed_in_each_activity(fleet_of: Lab, kind: type[Subject]) -> None:
+async def test_killed_in_each_activity(stack: Stack, kind: type[Subject]) -> None:
     """One point of each activity."""
     every = ("prepare", "await_ready", kind.first_move, "verify", "finish")
-    await _killed_in(fleet_of.stack, kind, every, ("resize", "settle"))
+    await _killed_in(stack, kind, every, ("resize", "settle"))
 
 
 async def _killed_in(stack: Stack, kind: type[Subject], forth: tuple[str, ...], steered: tuple[str, ...] = ()) -> None:

@@ -269,8 +269,8 @@ async def test_traffic_uses_exactly_the_rights_that_are_needed(stack: Stack, tmp
 
 
 @pytest.mark.soak
-async def test_groups_use_exactly_the_rights_that_are_needed(groups_stack: Stack, tmp_path: Path) -> None:
-    await play(groups_stack, tmp_path / "recorded", GROUPED)
+async def test_groups_use_exactly_the_rights_that_are_needed(stack: Stack, tmp_path: Path) -> None:
+    await play(stack, tmp_path / "recorded", GROUPED)
 
 
 # --- each right removed in turn --------------------------------------------------------------------------

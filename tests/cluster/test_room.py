@@ -10,7 +10,7 @@ from harness import ROOT, Case, Lab, open_lab, until
 from kube_api import create
 from kubernetes import client
 from kubernetes.aio import config as aioconfig
-from segue_local import parts
+from segue_local import Stack, parts
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -23,9 +23,9 @@ GPU = "nvidia.com/gpu"
 
 
 @pytest.fixture
-async def counted(fleet_of: Lab) -> AsyncIterator[Lab]:
+async def counted(stack: Stack) -> AsyncIterator[Lab]:
     """An empty namespace, whose worker (and no other of the cluster) may list nodes and all pods."""
-    async with open_lab(fleet_of.stack) as lab:
+    async with open_lab(stack) as lab:
         rbac = client.RbacAuthorizationV1Api(lab.core.api_client)
         role, binding = yaml.safe_load_all((ROOT / "deploy/rbac-room.yaml").read_text())
         role["metadata"]["name"] = binding["metadata"]["name"] = binding["roleRef"]["name"] = lab.namespace

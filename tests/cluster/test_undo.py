@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from harness import GROUPS, Lab, reaching, until
 from shell import REFUSED, Shell
 from subjects import (
@@ -24,12 +23,6 @@ from segue.history import Revision
 CAUSE, CHANGE = "kubernetes.io/change-cause", "segue.dev/change"
 Kind = type[Subject]
 ONE_OBJECT: tuple[Kind, ...] = (DeploymentSubject, StatefulSetSubject, LeaderWorkerSetSubject)
-
-
-@pytest.fixture
-def fleet_of(group_fleet: Lab) -> Lab:
-    """Where every kind can be rolled, so that they go side by side."""
-    return group_fleet
 
 
 async def each(lab: Lab, one: Callable[[Subject], Awaitable[None]]) -> None:

@@ -20,7 +20,7 @@ RUN = "SEGUE_TEST_RUN"
 """The environment variable that names the run to its processes."""
 ADMITTED = ("segue", "segue-traffic", "segue-upgrade", "segue-objects")
 """The namespaces of installed workers: pods there reach the API server and Temporal."""
-_SHARED = ("test", "test-node", "test-open", "test-groups-on", "test-groups-off", "test-kserve", "test-postgres")
+_SHARED = ("test", "test-node", "test-open", "test-postgres")
 
 
 @contextmanager
@@ -39,28 +39,30 @@ def shared_stacks() -> Iterator[None]:
 
 
 @contextmanager
-def plain_stack(kind: str, *, prometheus: bool = False, fake_nodes: int | None = None) -> Iterator[Stack]:
+def plain_stack(
+    kind: str, *, lws: bool = False, prometheus: bool = False, fake_nodes: int | None = None
+) -> Iterator[Stack]:
     """Yield servers without a real node; SEGUE_TEST_STACK names a running stack to use instead."""
-    with _given("SEGUE_TEST_STACK") or _started(kind, prometheus=prometheus, fake_nodes=fake_nodes) as started:
+    options = {"lws": lws, "prometheus": prometheus, "fake_nodes": fake_nodes}
+    with _given("SEGUE_TEST_STACK") or _started(kind, **options) as started:
         yield started
 
 
 @contextmanager
-def group_stack(kind: str, *, at_once: bool) -> Iterator[Stack]:
-    """Yield the same with LeaderWorkerSet, with or without the feature gate MaxUnavailableStatefulSet.
+def one_by_one_stack() -> Iterator[Stack]:
+    """Yield servers with LeaderWorkerSet, without the feature gate by which a StatefulSet moves several at once.
 
-    SEGUE_TEST_GROUPS_ON and SEGUE_TEST_GROUPS_OFF name running stacks to use instead.
+    They end with the block. SEGUE_TEST_ONE_BY_ONE names a running stack to use instead.
     """
-    gate, gates = "on" if at_once else "off", {"MaxUnavailableStatefulSet": at_once}
-    options = {"lws": True, "feature_gates": gates}
-    with _given(f"SEGUE_TEST_GROUPS_{gate.upper()}") or _started(f"{kind}-groups-{gate}", **options) as started:
+    options = {"lws": True, "feature_gates": {"MaxUnavailableStatefulSet": False}}
+    with _given("SEGUE_TEST_ONE_BY_ONE") or _tied("test-one-by-one", **options) as started:
         yield started
 
 
 @contextmanager
-def kserve_stack(kind: str) -> Iterator[Stack]:
-    """Yield the same with KServe; SEGUE_TEST_KSERVE names a running stack to use instead."""
-    with _given("SEGUE_TEST_KSERVE") or _started(f"{kind}-kserve", kserve=True) as started:
+def kserve_stack() -> Iterator[Stack]:
+    """Yield servers with KServe, which end with the block; SEGUE_TEST_KSERVE names a running stack to use instead."""
+    with _given("SEGUE_TEST_KSERVE") or _tied("test-kserve", kserve=True) as started:
         yield started
 
 
@@ -101,8 +103,12 @@ def _started(kind: str, **options: Any) -> Iterator[Stack]:
         # Use a running stack as it is: a test may have stopped one of its parts for a moment.
         yield Stack.find(name) or Stack.up(name, on_progress=_say, **options)
         return
-    with tied_stack(name, on_progress=_say, **options) as started:
+    with _tied(kind, **options) as started:
         yield started
+
+
+def _tied(kind: str, **options: Any) -> AbstractContextManager[Stack]:
+    return tied_stack(_name(kind), on_progress=_say, **options)
 
 
 def _name(kind: str) -> str:

@@ -54,8 +54,6 @@ class Subject:
     cannot: ClassVar[Mapping[str, str]] = {}
     """The scenarios of the suite that do not apply to the kind, with the reason."""
 
-    fleet: ClassVar[str] = "fleet"
-    """The fixture of the worker and servers that it needs."""
     at_once: ClassVar[int] = 8
     """The number of its rollouts that two cores can run together without missing their deadlines."""
     notes: ClassVar[tuple[str, ...]] = ("/change-cause", "segue.dev/change")
@@ -192,7 +190,7 @@ class NumberedSubject(Subject):
 
 
 class StatefulSetSubject(NumberedSubject):
-    """One StatefulSet with parallel replicas and the feature gate MaxUnavailableStatefulSet."""
+    """One StatefulSet with parallel replicas, of which its controller can move several at a time."""
 
     kind = "StatefulSet"
     ways = (
@@ -236,7 +234,6 @@ class LeaderWorkerSetSubject(NumberedSubject):
         Way("two", {"step": 2, "waypoints": [{"at": "100%"}]}, 2, 4, 3, 0, 0),
     )
     budgets = ()
-    fleet = "group_fleet"
     at_once = 4
     first_move = "scale_old"
     stuck = ({"maxUnavailable": 2, "waypoints": [{"at": "100%"}]}, 2, ((2, 2), (1, 3), (0, 4)))

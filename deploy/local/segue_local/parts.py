@@ -70,9 +70,13 @@ class Blueprint:
     is_open: bool = False
 
     @property
+    def gates(self) -> Mapping[str, bool]:
+        """The feature gates of the API server and the controller manager, with those that every stack has."""
+        return {**FEATURE_GATES, **self.feature_gates}
+
+    @property
     def _features(self) -> str:
-        gates = {**FEATURE_GATES, **self.feature_gates}
-        return "--feature-gates=" + ",".join(f"{name}={str(on).lower()}" for name, on in sorted(gates.items()))
+        return "--feature-gates=" + ",".join(f"{name}={str(on).lower()}" for name, on in sorted(self.gates.items()))
 
     @property
     def api_host(self) -> str:

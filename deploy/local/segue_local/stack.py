@@ -327,6 +327,11 @@ class Stack:
         }
 
     @property
+    def feature_gates(self) -> Mapping[str, bool]:
+        """The feature gates that its API server and controller manager are started with."""
+        return self._blueprint.gates
+
+    @property
     def mark(self) -> dict[str, str]:
         """An environment variable that makes a process end with the stack."""
         return processes.mark_of(self._layout.root)
