@@ -624,5 +624,6 @@ def _unanswered(what: str, status: int, why: str) -> Unadmitted | Unreachable:
 
 def _grant(why: str, role: str) -> str:
     """Return what grants a missing right to whom the API server denied it: the worker, or the caller of a command."""
-    person = _PERSON.search(why)
-    return f"grant {person[1] if person else 'the worker'} {grant_for(why) or role}"
+    denied = _PERSON.search(why)
+    person = denied[1] if denied else ""
+    return f"grant {person or 'the worker'} {grant_for(why, person) or role}"

@@ -5,6 +5,7 @@ A right that no use needs is optional: without it, Segue reports what it could n
 """
 
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -77,6 +78,9 @@ class AccessRule(NamedTuple):
         return tuple(Right(verb, self.group, resource) for resource in self.resources for verb in self.verbs)
 
 
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9.-]+")
+
+
 class Role(NamedTuple):
     """One manifest of ``deploy/``. The rights hold in a namespace, or in the whole cluster."""
 
@@ -93,6 +97,13 @@ class Role(NamedTuple):
         """Return the command that grants it."""
         where = "" if self.cluster_wide else f" -n {namespace}"
         return f"kubectl apply{where} -f {self.file}"
+
+    def binding_command(self, namespace: str, user: str) -> str:
+        """Return the command that binds it, once applied, to a user who is not its ServiceAccount."""
+        scope, where = ("cluster", "") if self.cluster_wide else ("", f" -n {namespace}")
+        binding = f"{self.name}-{_NOT_IN_NAMES.sub('-', user.lower()).strip('-.')}"
+        role = f"--{scope}role={self.name}"
+        return f"kubectl create {scope}rolebinding{where} {binding} {role} --user={shlex.quote(user)}"
 
 
 BASE = Role(
@@ -324,25 +335,29 @@ class Grant(NamedTuple):
     role: Role
     namespace: str
     """Where; empty for the whole cluster."""
-
-    @property
-    def command(self) -> str:
-        """The command that grants it."""
-        return self.role.command(self.namespace)
+    user: str = ""
+    """Who lacks it; empty for its ServiceAccount."""
 
     def __str__(self) -> str:
         where = " in this namespace" if self.namespace else ""
         return f"{self.role.file}'s role{where}: {self.command}"
 
+    @property
+    def command(self) -> str:
+        """The command that grants it."""
+        applied = self.role.command(self.namespace)
+        is_bound = self.user in {"", self.role.account[1]}  # the manifest binds it
+        return applied if is_bound else f"{applied} && {self.role.binding_command(self.namespace, self.user)}"
 
-def grant_for(denial: str) -> Grant | None:
+
+def grant_for(denial: str, user: str = "") -> Grant | None:
     """Return what grants the right that the API server denied, by its message; None if no published role does."""
     found = _DENIED.search(denial)
     if found is None:
         return None
     namespace = found["namespace"]
     role = role_of(Right(found["verb"], found["group"], found["resource"]), cluster_wide=namespace is None)
-    return Grant(role, namespace or "") if role else None
+    return Grant(role, namespace or "", user) if role else None
 
 
 # --- manifests -------------------------------------------------------------------------------------------

@@ -28,13 +28,16 @@ ROWS = [
         '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),
     Row("no-right-of-a-person", 403, 'deployments.apps "chat" is forbidden: User "alice" cannot get resource '
         '"deployments" in API group "apps" in the namespace "a"', NotAllowed,
-        "; grant alice deploy/rbac.yaml's role in this namespace: kubectl apply -n a -f deploy/rbac.yaml"),
+        "; grant alice deploy/rbac.yaml's role in this namespace: kubectl apply -n a -f deploy/rbac.yaml && "
+        "kubectl create rolebinding -n a segue-worker-alice --role=segue-worker --user=alice"),
     Row("no-right-to-list", 403, 'pods is forbidden: User "segue" cannot list resource "pods" in API group "" in the '
         'namespace "a": RBAC: clusterrole.rbac.authorization.k8s.io "x" not found', NotAllowed,
         "grant segue deploy/rbac.yaml's role in this namespace: kubectl apply -n a"),
     Row("no-right-of-the-cluster", 403, 'clusterrolloutprofiles.segue.dev "x" is forbidden: User "c" cannot get '
         'resource "clusterrolloutprofiles" in API group "segue.dev" at the cluster scope', NotAllowed,
-        "grant c deploy/rbac-profiles.yaml's role: kubectl apply -f deploy/rbac-profiles.yaml"),
+        "grant c deploy/rbac-profiles.yaml's role: kubectl apply -f deploy/rbac-profiles.yaml && "
+        "kubectl create clusterrolebinding segue-controller-profiles-c --clusterrole=segue-controller-profiles "
+        "--user=c"),
     Row("no-right-to-a-path", 403, 'forbidden: User "system:anonymous" cannot get path "/apis"', NotAllowed, "grant"),
     Row("proxy", 403, "Forbidden", NotAllowed, "grant the worker the role"),
     Row("webhook", 403, 'admission webhook "isvc.kserve" denied the request: name must be empty', Refused,
@@ -69,6 +72,15 @@ def test_a_kind_of_segue_that_is_not_served_names_what_installs_it() -> None:
     """A controller that starts before its kinds are installed said to install LeaderWorkerSet or KServe."""
     error = _from_status("rollouts.segue.dev/v1alpha1 in serving", 404, "404 page not found\n", "the role")
     assert str(error).endswith("does not serve; install it: kubectl apply --server-side -f deploy/crd")
+
+
+@pytest.mark.parametrize(("user", "binds"), [("segue-worker", ""), ("O'Ann@b.c", "segue-worker-o-ann-b.c")])
+def test_a_manifest_that_does_not_bind_a_user_is_followed_by_what_does(user: str, binds: str) -> None:
+    """The published manifests bind only their own ServiceAccount, and the user of the local stack's worker."""
+    why = f'pods is forbidden: User "{user}" cannot list resource "pods" in API group "" in the namespace "a"'
+    error = str(_from_status("pods in a", 403, why, "the role"))
+    bound = f""" && kubectl create rolebinding -n a {binds} --role=segue-worker --user='O'"'"'Ann@b.c'"""
+    assert error.endswith("kubectl apply -n a -f deploy/rbac.yaml" + bound * bool(binds))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
