@@ -20,8 +20,6 @@ from activities.levers.ownership import (
     OWNER,
     annotations_of,
     has_baseline,
-    note_of,
-    noted,
     refuse_another_kind,
     saved_baseline,
     selector_of,
@@ -30,15 +28,13 @@ from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
-from activities.release.remains import cleaned_again
+from activities.release.remains import cleaned_again, note_left, released_note
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
 from segue.clusters import HERE, Access
 from segue.errors import Conflict, NotFound, Refused, SegueError, Stale
-from segue.history import RELEASED
 from segue.observation import RELEASED_BY
 from segue.spec import Target
-from segue.state import Outcome
 from segue.supervision import SUPERVISIONS, Supervision
 
 _ATTEMPTS = 10
@@ -75,7 +71,7 @@ async def release(
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
         await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
         finished = await _patch(cluster, target, _finish)
-        await _note_left(cluster, taken, finished, by)
+        await note_left(cluster, taken, finished, by)
         cleaned = await clean_revisions(cluster, finished)
         if cleaned.left:
             tell(f"warning: {cleaned.left}")
@@ -84,26 +80,7 @@ async def release(
 
 def _finish(deployment: Object) -> Object:
     """Restore everything, and note the outcome of a version whose rollout was lost."""
-    note = note_of(deployment)
-    released = note.model_copy(update={"outcome": RELEASED}) if note and not note.outcome else None
-    return finish_patch(deployment, released)
-
-
-async def _note_left(cluster: Cluster, taken: Object, finished: Object, by: str) -> None:
-    """Note on the versions that the rollout made and the release left that they were: an undo does not return there."""
-    note, metadata, stays = note_of(taken), taken["metadata"], fingerprint(finished["spec"]["template"])
-    if note is None or note.outcome:
-        return
-    left = noted(note.model_copy(update={"outcome": Outcome.ABORTED, "why": f"{RELEASED_BY}{by}"}))
-    for each in (await cluster.list("replicasets", metadata["namespace"], selector_of(taken)))["items"]:
-        theirs = note_of(each)
-        is_ours = theirs is not None and not theirs.outcome and theirs.of_same_rollout(note)
-        is_left = controller_uid(each) == metadata["uid"] and fingerprint(each["spec"]["template"]) != stays
-        if is_ours and is_left:
-            # Its controller may write it meanwhile, or delete it. An undo does not return to one without an end either.
-            with contextlib.suppress(NotFound, Conflict):
-                patch = {"metadata": {"annotations": left}}
-                await cluster.patch("replicasets", metadata["namespace"], each["metadata"]["name"], patch)
+    return finish_patch(deployment, released_note(deployment))
 
 
 async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:

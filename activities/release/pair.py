@@ -15,6 +15,7 @@ from activities.levers.ownership import (
     WRITES,
     annotations_of,
     damaged,
+    noted,
     refuse_another_kind,
     replicas_of,
     unpacked,
@@ -22,6 +23,7 @@ from activities.levers.ownership import (
 from activities.levers.pair.reading import Baseline
 from activities.levers.writing import clean_revisions
 from activities.release.patience import Waiting
+from activities.release.remains import note_left, released_note
 from activities.routers import Routers
 from segue.errors import Conflict, NotFound
 from segue.observation import RELEASED_BY
@@ -55,13 +57,18 @@ async def release_pair(
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
     waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
+    taken = await _found(cluster, target.namespace, baseline.name)
     if to == "baseline":
         await _back(cluster, target, baseline, replicas, waiting)
     else:
         await _scale(cluster, target.namespace, baseline.name, replicas, waiting)
         await Routers(cluster).release(target, "after")
         await _scale(cluster, target.namespace, target.name, 0, waiting)
-    await _free(cluster, target, baseline, waiting)
+    freed = await _freed(cluster, target.namespace, baseline.name, waiting, keeps=to == "wanted")
+    if taken is not None and freed is not None:
+        await note_left(cluster, taken, freed, by)
+    # The saved baseline goes last, so that the same command can continue.
+    await _freed(cluster, target.namespace, target.name, waiting, keeps=False)
     return f"{target} runs the {to} version"
 
 
@@ -73,29 +80,39 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
     if found is not None and baseline.made:
         await cluster.delete("deployments", target.namespace, baseline.name, found["metadata"]["uid"])
     elif found is not None:
-        template = {**json.loads(baseline.template), "$patch": "replace"} if baseline.template else None
-        await _scale(cluster, target.namespace, baseline.name, new, waiting, template)
+        await _scale(cluster, target.namespace, baseline.name, new, waiting, _own_version(baseline))
         await _scale(cluster, target.namespace, target.name, replicas - new, waiting)
 
 
-async def _free(cluster: Cluster, target: Target, baseline: Baseline, waiting: Waiting) -> None:
-    nothing = dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES))
-    for name in (baseline.name, target.name):
-        found = await _found(cluster, target.namespace, name)
-        if found is not None:
-            await _patch(cluster, target.namespace, name, {"metadata": {"annotations": nothing}})
-            cleaned = await clean_revisions(cluster, found)
-            if cleaned.left:
-                waiting.tell(f"warning: {cleaned.left}")
+def _own_version(baseline: Baseline) -> Object:
+    """Return the patch that gives the new Deployment its own version back, with the notes of that; empty if none."""
+    if not baseline.template:
+        return {}
+    template = {**json.loads(baseline.template), "$patch": "replace"}
+    return {"metadata": {"annotations": dict(baseline.notes)}, "spec": {"template": template}}
+
+
+async def _freed(cluster: Cluster, namespace: str, name: str, waiting: Waiting, *, keeps: bool) -> Object | None:
+    """Release one Deployment; note the outcome if it ``keeps`` the rollout's version. Returns None if it is gone."""
+    found = await _found(cluster, namespace, name)
+    if found is None:
+        return None
+    note = released_note(found) if keeps else None
+    annotations = {**dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES)), **(noted(note) if note else {})}
+    freed = await _patch(cluster, namespace, name, {"metadata": {"annotations": annotations}})
+    cleaned = await clean_revisions(cluster, freed)
+    if cleaned.left:
+        waiting.tell(f"warning: {cleaned.left}")
+    return freed
 
 
 async def _scale(
-    cluster: Cluster, namespace: str, name: str, replicas: int, waiting: Waiting, template: Object | None = None
+    cluster: Cluster, namespace: str, name: str, replicas: int, waiting: Waiting, version: Object | None = None
 ) -> None:
-    """Set a Deployment's replicas, and wait until they are available."""
-    spec = {"replicas": replicas, **({"template": template} if template else {})}
-    if template or replicas_of(await cluster.get("deployments", namespace, name)) != replicas:
-        await _patch(cluster, namespace, name, {"spec": spec})
+    """Set a Deployment's replicas, and its version if one is given; wait until they are available."""
+    if version or replicas_of(await cluster.get("deployments", namespace, name)) != replicas:
+        patch = version or {}
+        await _patch(cluster, namespace, name, {**patch, "spec": {**patch.get("spec", {}), "replicas": replicas}})
     await waiting.until_complete(cluster, namespace, name)
 
 
@@ -106,13 +123,12 @@ async def _found(cluster: Cluster, namespace: str, name: str) -> Object | None:
         return None
 
 
-async def _patch(cluster: Cluster, namespace: str, name: str, patch: Object) -> None:
+async def _patch(cluster: Cluster, namespace: str, name: str, patch: Object) -> Object:
     for _ in range(_ATTEMPTS):
         found = await cluster.get("deployments", namespace, name)
         metadata = {**patch.get("metadata", {}), "resourceVersion": found["metadata"]["resourceVersion"]}
         try:
-            await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
+            return await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
         except Conflict:
             continue
-        return
     raise Conflict(f"deployment {namespace}/{name} changes faster than it can be written; try again")

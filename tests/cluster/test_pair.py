@@ -79,24 +79,25 @@ async def test_a_partial_end_and_on_from_there(served: Lab) -> None:
     case.watcher.assert_within(4, 5)
 
 
+async def with_new(lab: Lab, name: str) -> PairSubject:
+    """Make both Deployments of a pair: three replicas of the old one, none of the new one, which has version 7."""
+    subject = PairSubject(lab, name)
+    await subject.create(3)
+    labels = {"app": name, "track": "next"}
+    template = {
+        "metadata": {"labels": labels, "annotations": {"segue.dev/ready-after": "1s"}},
+        "spec": {"containers": [{"name": "server", "image": "example/chat:7"}]},
+    }
+    spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template, "minReadySeconds": 1}
+    create(lab.apps.create_namespaced_deployment, lab.namespace, {"metadata": {"name": subject.new}, "spec": spec})
+    return subject
+
+
 async def test_a_new_deployment_that_is_there(served: Lab) -> None:
     """It needs no change, keeps its own template and settings, and is left as it was found by an abort."""
 
-    async def there(name: str) -> PairSubject:
-        subject = PairSubject(served, name)
-        await subject.create(3)
-        labels = {"app": name, "track": "next"}
-        template = {
-            "metadata": {"labels": labels, "annotations": {"segue.dev/ready-after": "1s"}},
-            "spec": {"containers": [{"name": "server", "image": "example/chat:7"}]},
-        }
-        spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template, "minReadySeconds": 1}
-        body = {"metadata": {"name": subject.new}, "spec": spec}
-        create(served.apps.create_namespaced_deployment, served.namespace, body)
-        return subject
-
     async def on(name: str) -> None:
-        subject = await there(name)
+        subject = await with_new(served, name)
         before = subject.settings()
         run = await served.start(name, **spec_of(subject))
         assert (await run.end()).status.outcome == "Completed"
@@ -104,7 +105,7 @@ async def test_a_new_deployment_that_is_there(served: Lab) -> None:
         assert len(served.pods(name, "chat:7")) == 3
 
     async def back(name: str) -> None:
-        subject = await there(name)
+        subject = await with_new(served, name)
         before = subject.settings()
         run = await served.start(name, **spec_of(subject))
         await run.until("2 moves", lambda s: s.moves >= 2)
@@ -121,7 +122,10 @@ async def test_release_without_temporal(lab: Lab, tmp_path: Path) -> None:
 
     async def middle(way: str) -> tuple[PairSubject, dict[str, Any], Run]:
         subject = PairSubject(lab, way)
-        await subject.create(3)
+        if way == "baseline":  # where the rollout makes the new Deployment, nothing of it is left
+            await with_new(lab, way)
+        else:
+            await subject.create(3)
         before = subject.settings()
         strategy = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
         run = await lab.start(way, target=subject.target, strategy=strategy)
@@ -137,6 +141,11 @@ async def test_release_without_temporal(lab: Lab, tmp_path: Path) -> None:
         watcher.assert_within(3, 6)
         assert subject.requested() == {"baseline": (3, 0), "wanted": (0, 3)}[way]
         assert subject.settings() == subject.settled("Completed" if way == "wanted" else "Aborted", before)
+        history = await shell.json("history", f"{lab.namespace}/{subject.new}")
+        noted = [(each["current"], each["note"]["outcome"], each["note"]["why"]) for each in history if each["note"]]
+        current, outcome = way == "wanted", {"baseline": "Aborted", "wanted": "Released"}[way]
+        assert [each[:2] for each in noted] == [(current, outcome)], noted
+        assert noted[0][2].startswith("" if current else "released by "), noted
 
     ways = await asyncio.gather(middle("baseline"), middle("wanted"))
     worker.kill()
