@@ -12,7 +12,7 @@ from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
-from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
+from activities.levers.deployment.patches import finish_patch, resume_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
 from activities.levers.deployment.sparing import count_as_available, make_room, spare
 from activities.levers.ownership import (
@@ -140,7 +140,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> Object:
 
 
 def _resume(deployment: Object) -> Object:
-    return pause_patch(deployment, paused=False)
+    return resume_patch(deployment, saved_baseline(deployment)["budget"])
 
 
 async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object) -> None:

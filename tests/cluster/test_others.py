@@ -256,6 +256,32 @@ async def test_the_floor_holds_on_the_way_back_too(served: Lab) -> None:
     case.watcher.assert_within(3, 4, passing=1)
 
 
+async def test_the_way_back_ignores_a_strategy_that_somebody_left(served: Lab, tmp_path: Path) -> None:
+    """While it is paused, somebody restarts it and lets all replicas be unavailable; then it is aborted or released."""
+    strategies: dict[str, dict[str, Any]] = {
+        "aborted": {"rollingUpdate": {"maxUnavailable": "100%"}},
+        "aborted-recreate": {"type": "Recreate", "rollingUpdate": None},
+        "released": {"rollingUpdate": {"maxUnavailable": "100%"}},
+    }
+
+    async def one(name: str) -> None:
+        asks = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+        async with served.case(name, 2, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await until("it is paused", lambda: served.raw(name)["spec"].get("paused"))
+            restart = {"metadata": {"annotations": {RESTARTED: "2026-01-01T00:00:00Z"}}}
+            served.patch(name, {"spec": {"strategy": strategies[name], "template": restart}}, manager="kubectl-edit")
+            await case.run.until("it holds", lambda s: s.phase == "Held")
+            if name == "released":
+                await Shell(served, tmp_path).run("release", f"{served.namespace}/{name}")
+            else:
+                await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(2, 3, passing=1)
+
+    await asyncio.gather(*map(one, strategies))
+
+
 async def test_a_whole_manifest_is_applied(served: Lab) -> None:
     """By server-side apply with force: held for while it moves, taken back by an abort, and no matter on the way back.
 

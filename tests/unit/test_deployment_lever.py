@@ -14,6 +14,7 @@ from activities.levers.deployment.patches import (
     hold_patch,
     resize_patch,
     rest_patch,
+    resume_patch,
     scale_patch,
     superseded_sets,
     unhold_patch,
@@ -175,6 +176,24 @@ def test_a_version_from_before_the_rollout_is_superseded_too() -> None:
         found[1]["spec"]["minReadySeconds"] = seconds
         named = superseded_sets(Objects(deployment(3, 6, 4), found, []), V1.template)
         assert [each["metadata"]["name"] for each in named] == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "is_kept"),
+    [
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}, True),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 3, "maxUnavailable": "25%"}}, True),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 2}}, False),
+        ({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "100%"}}, False),
+        ({"type": "Recreate"}, False),
+    ],
+)
+def test_it_is_resumed_with_at_most_the_budget(strategy: dict[str, Any], is_kept: bool) -> None:
+    """Somebody else may have written a strategy that lets its controller remove every replica."""
+    found = {"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 4, "paused": True, "strategy": strategy}}
+    budget = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}}
+    expected = {"paused": None} if is_kept else {"paused": None, "strategy": budget}
+    assert resume_patch(found, budget) == {"metadata": {"resourceVersion": "7"}, "spec": expected}
 
 
 def test_an_undo_waits_until_superseded_sets_are_scaled_for_the_present_replicas() -> None:

@@ -29,6 +29,7 @@ from activities.levers.deployment.patches import (
     refuse_resizing,
     resize_patch,
     rest_patch,
+    resume_patch,
     scale_patch,
     start_of,
     superseded_sets,
@@ -478,7 +479,8 @@ class DeploymentLever:
 
     async def _resumed(self, request: WriteInput, deployment: Object) -> WriteInput:
         """Unpause the controller; return the input with the generation after it."""
-        target, patch = request.target, pause_patch(deployment, paused=False)
+        target = request.target
+        patch = resume_patch(deployment, own_budget(request.rules, replicas_of(deployment)))
         after = await self._cluster.patch("deployments", target.namespace, target.name, patch)
         return request.model_copy(update={"generation": after["metadata"]["generation"]})
 

@@ -11,6 +11,7 @@ from activities.levers.deployment.reading import (
     Objects,
     is_moving,
     is_paused,
+    own_unavailable,
     requested,
     unnoticed,
 )
@@ -175,6 +176,18 @@ def pause_patch(deployment: Object, *, paused: bool) -> Object:
         "metadata": {"resourceVersion": deployment["metadata"]["resourceVersion"]},
         "spec": {"paused": paused or None},
     }
+
+
+def resume_patch(deployment: Object, budget: Object) -> Object:
+    """Return the patch that resumes a Deployment before it is taken back, with a strategy of at most this budget.
+
+    Somebody else may have written one that lets its controller remove more replicas.
+    """
+    patch = pause_patch(deployment, paused=False)
+    allowed = own_unavailable({"spec": {**deployment["spec"], "strategy": budget}})
+    if own_unavailable(deployment) > allowed:
+        patch["spec"]["strategy"] = budget
+    return patch
 
 
 def rest_patch(deployment: Object, rules: Rules) -> Object:

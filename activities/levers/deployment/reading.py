@@ -214,7 +214,10 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
 
 def own_unavailable(deployment: Object) -> int:
     """Return how many replicas the controller lets be unavailable by the Deployment's present strategy."""
-    budget, replicas = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}), replicas_of(deployment)
+    strategy, replicas = deployment["spec"].get("strategy", {}), replicas_of(deployment)
+    if strategy.get("type") == "Recreate":
+        return replicas
+    budget = strategy.get("rollingUpdate", {})
     surge = resolve(budget.get("maxSurge", 0), replicas, round_up=True)
     unavailable = resolve(budget.get("maxUnavailable", 0), replicas, round_up=False)
     return unavailable if surge else max(unavailable, 1)
