@@ -40,6 +40,7 @@ POD_SECURITY = "would violate PodSecurity"
 _ROLE = "deploy/rbac.yaml's role in this namespace"
 _RENEW = "renew the credentials (kubeconfig or service account): the API server does not accept them"
 JUST_STARTED = "it did not answer a moment ago, and may not have loaded its access rules yet"
+_JUST_SERVES = "it did not answer a moment ago, and may not serve all kinds yet"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
 _PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
@@ -55,6 +56,9 @@ _ADMISSION = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 """Messages of admission. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
+
+_TERMINATED = "because it is being terminated"
+"""Part of the answer to whoever creates something in a namespace that is being deleted."""
 
 Object = dict[str, Any]
 
@@ -170,9 +174,8 @@ class Cluster:
         method, url, headers, body, _ = request
         answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_s)
         response: aiohttp.ClientResponse = answer.response
-        if response.status in {401, 403} and self.was_away:
-            why = _message(await response.text())
-            raise ApiException(response.status if _ADMISSION.search(why) else 503, f"{why} ({JUST_STARTED})")
+        if response.status in {401, 403, 404} and self.was_away:
+            _refuse_early(response.status, _message(await response.text()))
         return response
 
     @property
@@ -583,6 +586,8 @@ def _translated(what: str, role: str = _ROLE) -> Iterator[None]:
 def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
     if 400 <= status < 500 and _ADMISSION.search(why):
         status, correct = 422, "correct the change, or ask who runs that webhook, policy or quota"
+        if _TERMINATED in why:
+            correct = "its namespace is being deleted: wait until it is gone, and create it again"
     else:
         correct = "correct the change so that the API server accepts it"
     match status:
@@ -601,12 +606,25 @@ def _from_status(what: str, status: int, why: str, role: str) -> SegueError:
 
 
 _OWN_KINDS = "kubectl apply --server-side -f deploy/crd"
-_UNSERVED = "404 page not found"
-"""The API server's answer for a path that it does not have; an object that is absent has an answer of its own."""
+_UNSERVED = frozenset({"404 page not found", "the server could not find the requested resource"})
+"""The API server's answers for a kind that it does not have; an object that is absent has an answer of its own."""
+
+
+def _refuse_early(status: int, why: str) -> None:
+    """Take no denial, and no unknown kind, from an API server that may not have loaded its rules and its kinds.
+
+    Raises:
+        ApiException: with a status that says that it does not answer yet.
+    """
+    if status == 404:
+        if why.strip() in _UNSERVED:
+            raise ApiException(503, f"{why.strip()} ({_JUST_SERVES})")
+    elif not _ADMISSION.search(why):
+        raise ApiException(503, f"{why} ({JUST_STARTED})")
 
 
 def _absent(what: str, why: str) -> NotFound:
-    if why.strip() == _UNSERVED:
+    if why.strip() in _UNSERVED:
         fix = "install what serves it, such as LeaderWorkerSet or KServe; `segue doctor` lists what the cluster serves"
         if GROUP in what:
             fix = f"install it: {_OWN_KINDS}"

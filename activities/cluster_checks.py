@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 from activities.cluster import Cluster
 from activities.gates.prometheus import Prometheus, PrometheusSettings
+from activities.namespaces import ending_namespace
 from segue.checks import CONNECTION, OLDEST_KUBERNETES, CheckVerdict, SetupCheck, clock_check, version_check
 from segue.errors import NotAllowed, NotFound, Refused, SegueError, Unanswered, Unreachable
 from segue.rights import (
@@ -105,7 +106,7 @@ async def _checks(
 
 
 async def _absent_check(cluster: Cluster, namespace: str) -> SetupCheck | None:
-    """Return the failure of a namespace that does not exist: an administrator has all rights in it, too.
+    """Return the failure of a namespace that is gone, or goes: an administrator has all rights in it, too.
 
     Returns None if it exists, or if the caller may not read it.
     """
@@ -116,6 +117,10 @@ async def _absent_check(cluster: Cluster, namespace: str) -> SetupCheck | None:
         return _check(f"namespace {namespace}", CheckVerdict.FAILED, "does not exist", fix)
     except SegueError:
         return None
+    if why := await ending_namespace(cluster, namespace):
+        fix = "wait until it is gone, and create it again"
+        what = why.removeprefix(f"the namespace {namespace} ")
+        return _check(f"namespace {namespace}", CheckVerdict.FAILED, what, fix)
     return None
 
 

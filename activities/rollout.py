@@ -29,6 +29,7 @@ from activities.linting import linted
 from activities.lost_workers import LostWorkers
 from activities.memory_peak import PROVIDER, Peaks
 from activities.moves import LEASE_S, Moves, Place
+from activities.namespaces import ending_namespace
 from activities.notifying import Notifier
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried, with_namespace_labels
@@ -368,6 +369,11 @@ class Activities:
             if nodes is None:
                 return seen, _unsure(decision, node)
             seen = with_lost_nodes(seen, nodes, back=back, now=now)
+            decision = decide(request.rules, request.state, seen, now)
+        # A namespace that is being deleted looks like this: its pods go first, and nobody can create others.
+        is_in_doubt = seen.is_bare or decision.act in {Act.FAIL, Act.FENCED}
+        if is_in_doubt and (why := await ending_namespace(self._cluster, request.target.namespace)):
+            seen = seen.model_copy(update={"gone": True, "gone_why": why})
             decision = decide(request.rules, request.state, seen, now)
         if not asks_for_room(request.state, seen, decision):
             return seen, decision

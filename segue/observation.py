@@ -275,6 +275,11 @@ class Observation(Frozen):
         """The replicas of each side that the controller is to run."""
         return Counts(self.old.total, self.new.total)
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether no replica exists, although some are requested."""
+        return self.replicas > 0 and not any(self.pods)
+
 
 FOR_PEOPLE = "for people"
 """The context in which JSON is written that no workflow reads again."""

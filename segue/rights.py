@@ -131,7 +131,7 @@ The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours dif
         AccessRule("autoscaling", ("horizontalpodautoscalers",), ("list",), (Use.HOLD,)),
         AccessRule("", ("resourcequotas", "persistentvolumeclaims"), ("list",)),
         AccessRule("", ("namespaces",), ("get",), (),
-             "Only for a policy with `namespaceLabels`: the labels of this namespace."),
+             "Whether this namespace is being deleted; and its labels, for a policy with `namespaceLabels`."),
         AccessRule("leaderworkerset.x-k8s.io", ("leaderworkersets",), _HELD, (Use.LEADER_WORKER_SET,),
              "The next rules only for StatefulSets and LeaderWorkerSets: to read their versions, and to delete pods of "
              "a bad version that would block the rollback."),

@@ -469,14 +469,23 @@ def recreated(found: Object) -> str:
     return f"{said}; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else said
 
 
+def check_same(found: Object, mark: Mark) -> None:
+    """Check that the target is still what the rollout wrote: another object of its name is in nobody's hands, too.
+
+    Raises:
+        Fenced: when another object has its name, or it is being deleted.
+    """
+    if ended := deletion_of(found, mark):
+        raise Fenced(ended.gone_why)
+
+
 def check_owner(found: Object, state: State, *, engaged: bool) -> None:
     """Let only the target's owner write.
 
     Raises:
         Fenced: when another rollout owns it now, another object has its name, or it is being deleted.
     """
-    if ended := deletion_of(found, state.mark):
-        raise Fenced(ended.gone_why)
+    check_same(found, state.mark)
     owner = annotations_of(found).get(OWNER)
     if owner == state.owner or (not state.claimed and not engaged):
         return

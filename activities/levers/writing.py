@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import check_owner, checked, left_of_us, selector_of, with_number
+from activities.levers.ownership import check_owner, check_same, checked, left_of_us, selector_of, with_number
 from activities.levers.template import differing
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
@@ -72,6 +72,7 @@ async def write(
     for _ in range(_ATTEMPTS):
         try:
             found, objects, seen, engaged = await read()
+            check_same(found, request.state.mark)
             if finishing and seen.owner is None and not seen.engaged:
                 return Written(done=True, mark=mark(found))  # done before, and the answer was lost
             check_owner(found, request.state, engaged=engaged)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, annotations_of, saved_baseline
-from segue.errors import TimedOut
+from activities.levers.ownership import BASELINE, annotations_of, being_deleted, saved_baseline
+from segue.errors import Fenced, TimedOut
 from segue.units import counted
 
 POLL_S = 0.5
@@ -23,11 +23,15 @@ class Waiting:
         """Wait until the controller is done.
 
         Raises:
+            Fenced: when the Deployment is being deleted: its controller does nothing more.
             TimedOut: when the controller is not done in time.
         """
         reported = ""
         while True:
-            left = _left(await cluster.get("deployments", namespace, name))
+            found = await cluster.get("deployments", namespace, name)
+            if why := being_deleted(found):
+                raise Fenced(f"{namespace}/{name}: {why}")
+            left = _left(found)
             if not left:
                 return
             if left != reported:

@@ -1,13 +1,19 @@
 """What the API server made of a write is named by its fields, and known for our own when its answer is lost."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from activities.levers.ownership import foreign_template
+from activities.cluster import Cluster
+from activities.levers.ownership import foreign_template, mark_of
 from activities.levers.template import fingerprint
-from activities.levers.writing import altered
-from segue.observation import Version
+from activities.levers.writing import Snapshot, altered, write
+from segue.contract import WriteInput, Written
+from segue.decide import Act, Decision
+from segue.errors import Fenced
+from segue.observation import Counts, Observation, Side, Version
+from segue.spec import Rules
+from segue.spec.target import DeploymentTarget
 from segue.state import Mark, State
 
 
@@ -60,3 +66,28 @@ def test_our_own_write_is_known_by_who_wrote_last(ours: str, theirs: str, genera
     assert fingerprint(template("x")) != "v1"
     foreign = foreign_template(found, template("x"), [], "f:template", state)
     assert (foreign.who.partition(" ")[0] if foreign else None) == who
+
+
+async def test_an_end_is_not_written_where_somebody_created_the_target_again() -> None:
+    """The new object looks as if an earlier attempt had released it: the rollout would say that it completed."""
+    seen = Observation(replicas=3, old=Side(), new=Side(), requested=Counts(0, 3), template="v1")
+    state = State(owner="us", claimed=True, mark=Mark(template="v1", generation=4, uid="ours"))
+    decision, target = Decision(act=Act.FINISH, why=""), DeploymentTarget(name="chat", namespace="serving")
+    request = WriteInput(target=target, rules=Rules(), state=state, decision=decision)
+
+    async def ended(uid: str) -> Written:
+        found = {"metadata": {"name": "llm", "uid": uid, "generation": 1}}
+
+        async def read() -> Snapshot[None]:
+            return Snapshot(found, None, seen, engaged=False)
+
+        def mark(found: dict[str, Any]) -> Mark:
+            return mark_of(found, "v1", "")
+
+        return await write(
+            cast("Cluster", None), "things", request, read=read, make=lambda *_: None, mark=mark, finishing=True
+        )
+
+    assert (await ended("ours")).done, "the answer to the first attempt was lost"
+    with pytest.raises(Fenced, match="deleted and created again"):
+        await ended("another")

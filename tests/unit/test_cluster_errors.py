@@ -23,6 +23,8 @@ class Row(NamedTuple):
 ROWS = [
     Row("absent", 404, f"{ISVC} not found", NotFound, "create it first"),
     Row("unknown-kind", 404, "404 page not found\n", NotFound, "kind that the cluster does not serve; install"),
+    Row("unknown-resource", 404, "the server could not find the requested resource", NotFound,
+        "kind that the cluster does not serve; install"),
     Row("unknown-user", 401, "Unauthorized", NotAllowed, "renew the credentials (kubeconfig or service"),
     Row("no-right", 403, f'{ISVC} is forbidden: User "system:serviceaccount:segue:worker" cannot patch resource '
         '"inferenceservices" in API group "serving.kserve.io" in the namespace "a"', NotAllowed, "grant the worker"),
@@ -54,7 +56,7 @@ ROWS = [
     Row("pod-security", 403, 'pods "a" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true',
         Refused, "violates PodSecurity"),
     Row("namespace-ends", 403, 'jobs.batch "a" is forbidden: unable to create new content in namespace b because it is '
-        "being terminated", Refused, "being terminated"),
+        "being terminated", Refused, "being terminated; its namespace is being deleted: wait until it is gone"),
     Row("conflict", 409, "the object has been modified", Conflict, "changed in the meantime"),
     Row("too-old", 410, "too old resource version", Expired, "too old resource version"),
     Row("malformed", 400, "unknown field", Refused, "so that the API server accepts it"),

@@ -13,7 +13,7 @@ from kubernetes.aio import client
 
 from activities.cluster import Cluster
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
-from segue.errors import NotAllowed, Refused, Unreachable
+from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 
 UNDO, PROGRESS, START = Urgency
 
@@ -202,17 +202,24 @@ async def connected(address: client.Configuration) -> AsyncIterator[Cluster]:
         await cluster.close()
 
 
+LWS = "leaderworkersets.leaderworkerset.x-k8s.io/v1"
+
+
 async def test_an_api_server_that_just_started_is_not_believed(
     unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has not loaded its access rules yet, and denies what it allows: that is no missing right; its admission is."""
+    """It has not loaded its rules and kinds yet, and denies what it allows. It knows its admission, and its objects."""
     answers = {
         "pods": 'pods is forbidden: User "worker" cannot list resource "pods" in API group "" in the namespace "n"',
         "services": "services is forbidden: exceeded quota: full, requested: 1, used: 1, limited: 1",
+        "x": 'leaderworkersets.leaderworkerset.x-k8s.io "x" not found',
     }
 
     async def deny(request: web.Request) -> web.Response:
-        return web.json_response({"message": answers[request.path.split("/")[-1]]}, status=403)
+        name = request.path.split("/")[-1]
+        if name == "leaderworkersets":
+            return web.Response(text="404 page not found\n", status=404)
+        return web.json_response({"message": answers[name]}, status=404 if name == "x" else 403)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", deny)
@@ -230,6 +237,12 @@ async def test_an_api_server_that_just_started_is_not_believed(
                 await away.list("pods", "n")
             with pytest.raises(Refused, match="exceeded quota"):
                 await away.list("services", "n")
+            with pytest.raises(NotFound, match="kind that the cluster does not serve"):
+                await other.list(LWS, "n")
+            with pytest.raises(Unreachable, match="may not serve all kinds yet"):
+                await away.list(LWS, "n")
+            with pytest.raises(NotFound, match='"x" not found'):
+                await away.get(LWS, "n", "x")
             monkeypatch.setattr("activities.limits.DOUBT_S", 0.0)
             with pytest.raises(NotAllowed, match="cannot list"):
                 await away.list("pods", "n")

@@ -9,13 +9,13 @@ import pytest
 from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
-from activities.levers.pair.lever import _refuse, changed_by_others, check_admitted
+from activities.levers.pair.lever import _refuse, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
-from segue.contract import PrepareInput
-from segue.decide import Act, decide
-from segue.errors import NotFound, Refused
+from segue.contract import PrepareInput, WriteInput
+from segue.decide import Act, Decision, decide
+from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Version
 from segue.spec import Change, Rules
 from segue.spec.target import PairTarget
@@ -209,3 +209,18 @@ async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Cop
     assert bool(cleaned.left) is left is bool(cluster.times)
     assert not left or f"`kubectl annotate replicasets -n serving chat-1 {OWNER}-`" in cleaned.left
     assert Cleaned(1, "a").with_more(Cleaned(2, "")).with_more(Cleaned(3, "b")) == (6, "a; b")
+
+
+async def test_an_end_is_not_written_where_somebody_created_the_target_again() -> None:
+    """The new one looks as if an earlier attempt had released it: the rollout would say that it completed."""
+    held_one, fresh = held(side("chat", 0, 4), side("chat-next", 2, 4)), side("chat", 0, 4)
+    fresh.deployment["metadata"]["uid"] = "another"
+
+    async def fetch(_: PairTarget) -> Pair:
+        return Pair(fresh, None)
+
+    request = WriteInput(
+        target=TARGET, rules=RULES, state=state(held_one), decision=Decision(act=Act.FINISH, why=""), generation=3
+    )
+    with pytest.raises(Fenced, match="deleted and created again"):
+        await _Writing(cast("Cluster", None), fetch, request, NOW).checked(finishing=True)

@@ -32,6 +32,7 @@ from activities.levers.ownership import (
     WRITES,
     annotations_of,
     changed_by_admission,
+    check_same,
     deletion_of,
     labels_of,
     latest_of,
@@ -409,6 +410,7 @@ class _Writing:
         """
         pair = self.pair = await self.fetch(self.target)
         state = self.request.state
+        check_same(pair.old.deployment, state.mark)
         if finishing:
             self.generation = pair.generation  # an earlier attempt may have released one
             if _is_free(pair):
@@ -668,8 +670,6 @@ def _is_free(pair: Pair) -> bool:
 
 
 def _check_owner(pair: Pair, state: State) -> None:
-    if ended := deletion_of(pair.old.deployment, state.mark):
-        raise Fenced(ended.gone_why)
     owner = annotations_of(pair.old.deployment).get(OWNER)
     if owner != state.owner and (state.claimed or owner is not None):
         raise Fenced(belonging(owner))
