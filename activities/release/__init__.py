@@ -12,7 +12,13 @@ from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
-from activities.levers.deployment.patches import finish_patch, resume_patch, superseded_sets, unhold_patch
+from activities.levers.deployment.patches import (
+    HOLD_DEADLINE_S,
+    finish_patch,
+    resume_patch,
+    superseded_sets,
+    unhold_patch,
+)
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
 from activities.levers.deployment.sparing import count_as_available, make_room, spare
 from activities.levers.ownership import (
@@ -177,10 +183,15 @@ async def _with_pods(cluster: Cluster, deployment: Object) -> Objects:
 
 
 def is_rolled(deployment: Object) -> bool:
-    """Whether a rollout holds the target or is rolling it back, or a release has begun."""
-    owner, saved = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment)["template"]
-    is_back = fingerprint(deployment["spec"]["template"]) == fingerprint(saved)
-    return is_engaged(deployment) or is_back or owner.startswith(RELEASED_BY)
+    """Whether a rollout holds the target or is rolling it back, or a release has begun.
+
+    Somebody may have changed some of the fields that hold it.
+    """
+    owner, saved, spec = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment), deployment["spec"]
+    is_back = fingerprint(spec["template"]) == fingerprint(saved["template"])
+    has_no_deadline = spec.get("progressDeadlineSeconds") == HOLD_DEADLINE_S != saved.get("progressDeadlineSeconds")
+    is_held = is_engaged(deployment) or has_no_deadline or (is_paused(deployment) and not saved.get("paused"))
+    return is_held or is_back or owner.startswith(RELEASED_BY)
 
 
 async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:

@@ -1,6 +1,8 @@
 """Somebody else acts on the target, or a former run left it in the middle: noticed, named, never fought."""
 
 import asyncio
+import contextlib
+import itertools
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from kubernetes.client import ApiException
 from policies import admission, rewriting
 from shell import Shell
 from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from segue.contract import REPORT_QUERY
@@ -280,6 +282,61 @@ async def test_the_way_back_ignores_a_strategy_that_somebody_left(served: Lab, t
         case.watcher.assert_within(2, 3, passing=1)
 
     await asyncio.gather(*map(one, strategies))
+
+
+FIELDS: dict[str, dict[str, Any]] = {
+    "as-is": {},
+    "all-unavailable": {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
+    "recreate": {"strategy": {"type": "Recreate", "rollingUpdate": None}},
+    "no-wait": {"minReadySeconds": 0},
+}
+TEMPLATES: dict[str, dict[str, Any]] = {
+    "same": {},
+    "restart": {"template": {"metadata": {"annotations": {RESTARTED: "2026-01-01T00:00:00Z"}}}},
+    "other": {"template": with_image("example/chat:9")},
+    "back": {"template": with_image("example/chat:1")},
+}
+WAYS_OUT: dict[str, dict[str, Any]] = {
+    "abort": {},
+    "retarget": {"change": {"images": {"server": "example/chat:3"}}},
+    "resume": {},
+    "settle": {},
+    "scale": {"replicas": 5},
+    "release": {},
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("way", WAYS_OUT)
+async def test_any_change_and_any_way_out_keep_the_floor(served: Lab, way: str, tmp_path: Path) -> None:
+    """While it is paused in the middle, somebody changes fields and template; then a person acts."""
+    asks = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+    at_once = asyncio.Semaphore(DeploymentSubject.at_once)
+
+    async def out(case: Case) -> None:
+        if way == "release":
+            await Shell(served, tmp_path).run("release", f"{served.namespace}/{case.name}")
+            return
+        with contextlib.suppress(WorkflowUpdateFailedError):  # it may be refused while it is held
+            await case.run.send(way, **WAYS_OUT[way])
+            await until("it has acted on that", case.only_watches)
+        with contextlib.suppress(WorkflowUpdateFailedError):  # it may have ended by itself, back to the baseline
+            await case.run.send("abort")
+
+    async def one(fields: str, template: str) -> None:
+        async with at_once, served.case(f"{fields}-{template}", 3, strategy=asks) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            await until("it is paused", lambda: served.raw(case.name)["spec"].get("paused"))
+            served.patch(case.name, {"spec": FIELDS[fields] | TEMPLATES[template]}, manager="kubectl-edit")
+            if (fields, template) != ("as-is", "same"):
+                await case.run.until("it holds", lambda s: s.phase == "Held")
+            await out(case)
+            await case.run.end()
+        case.watcher.assert_within(3, 99)
+
+    found = await asyncio.gather(*itertools.starmap(one, itertools.product(FIELDS, TEMPLATES)), return_exceptions=True)
+    failed = [each for each in found if isinstance(each, BaseException)]
+    assert not failed, "\n\n".join(map(str, failed))
 
 
 async def test_a_whole_manifest_is_applied(served: Lab) -> None:

@@ -10,6 +10,7 @@ from activities.levers import template as template_module
 from activities.levers.deployment.baselines import lost_baseline, rebuilt
 from activities.levers.deployment.patches import (
     DESIRED,
+    HOLD_DEADLINE_S,
     finish_patch,
     hold_patch,
     resize_patch,
@@ -304,7 +305,12 @@ def test_annotations_of_an_earlier_rollout_hold_nothing() -> None:
     copied = deployment(7, 8, 0, engaged=False)
     copied["metadata"]["annotations"] |= {OWNER: "rollout/a@1", BASELINE: '{"template":{"spec":{}}}'}
     assert not is_rolled(copied)
-    assert is_rolled({**copied, "spec": {**copied["spec"], "minReadySeconds": HOLD_MIN_READY_S}})
+    for field, value in (
+        ("minReadySeconds", HOLD_MIN_READY_S),
+        ("progressDeadlineSeconds", HOLD_DEADLINE_S),
+        ("paused", True),
+    ):
+        assert is_rolled({**copied, "spec": {**copied["spec"], field: value}}), "somebody may have changed the others"
     begun = {**copied["metadata"], "annotations": {**copied["metadata"]["annotations"], OWNER: "released by her"}}
     assert is_rolled({**copied, "metadata": begun})
     assert left_of_us(copied) == {OWNER: None, BASELINE: None}

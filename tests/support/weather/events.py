@@ -27,6 +27,8 @@ FOREIGN_ANNOTATION = "example.com/noticed"
 OUTAGE = (client.ApiException, urllib3.exceptions.HTTPError, OSError)
 _TRY_S = 20.0
 ANSWER_S = 20.0
+TO_ZERO = "set its weight to 0"
+"""Said of a route that somebody changed before the rollout held it."""
 LET_GO: dict[str, dict[str, Any]] = {
     "Deployment": {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
     "StatefulSet": {"updateStrategy": {"rollingUpdate": {"partition": 0}}},
@@ -119,6 +121,13 @@ class Events:
             if what == "pods-crash" and self.subject.kind == "LeaderWorkerSet":  # its controller recreates the group
                 self.done.taken.add(uid)
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
+
+    def obey(self, waits_for: str) -> None:
+        """Do what a rollout asks a person for, beside an answer to it."""
+        if self.leading is not None and TO_ZERO in waits_for:
+            self.note("the route is as it was before")
+            with contextlib.suppress(*OUTAGE):
+                self.leading.put_back()
 
     def mend(self) -> None:
         """Repair the broken pods that still exist, and undo what others did for a time."""
