@@ -17,6 +17,7 @@ from weather.judge import (
     breaches,
     faults_of,
     misled,
+    successors,
     unreadable,
     unready_before,
 )
@@ -118,6 +119,16 @@ def test_a_rollback_needs_no_more_ready_replicas_than_before() -> None:
     assert not _judged(moments, unready_before=1)
     assert _judged([*moments, *_moments(_pods(2), start=300)], unready_before=1)
     assert unready_before(_moments({}, _pods(4), {**_pods(4), **new})) == 0
+
+
+def test_the_leader_of_a_lost_group_can_be_removed_again() -> None:
+    """Once, by the controller of its LeaderWorkerSet; a leader of another group cannot."""
+    a, b, c, d = ({uid: READY._replace(name=name)} for uid, name in (("a", "0"), ("b", "1"), ("c", "0"), ("d", "0")))
+    moments = _moments(a | b, b | c, b, b | d)
+    assert successors(moments, {"a"}) == {"c"}
+    assert successors(moments, {"b"}) == set()
+    assert _judged(moments[1:], [Size(0, 2)], taken={"a"})
+    assert not _judged(moments[1:], [Size(0, 2)], taken={"a", "c"})
 
 
 def test_what_a_fault_takes_is_accounted() -> None:

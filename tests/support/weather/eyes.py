@@ -148,7 +148,7 @@ def _reading(subject: Subject) -> Callable[..., Any]:
 def _pod(pod: Any) -> Pod:
     live = is_live(pod)
     image = str(pod["spec"]["containers"][0]["image"])
-    return Pod(image.rpartition(":")[2], live and is_ready(pod), live, _is_drained(pod))
+    return Pod(image.rpartition(":")[2], live and is_ready(pod), live, _is_drained(pod), _name(pod))
 
 
 def _is_drained(pod: Any) -> bool:

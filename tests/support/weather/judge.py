@@ -31,6 +31,7 @@ class Pod(NamedTuple):
     """Whether it has neither ended nor begun to terminate."""
     is_drained: bool = False
     """Whether the rollout itself took it out of its Services, before it stops."""
+    name: str = ""
 
 
 class Moment(NamedTuple):
@@ -151,6 +152,22 @@ def unready_before(moments: Sequence[Moment]) -> int:
     known = {uid for moment in before for uid, pod in moment.pods.items() if pod.is_ready}
     latest = before[-1].pods if before else {}
     return sum(uid in known and pod.is_live and not pod.is_ready for uid, pod in latest.items())
+
+
+def successors(moments: Sequence[Moment], taken: Collection[str]) -> set[str]:
+    """Return the uids of the pods that replaced the taken ones, by their names.
+
+    The controller of a LeaderWorkerSet can remove a group's new leader again, if a worker of the lost group goes late.
+    """
+    latest: dict[str, str] = {}
+    found = set[str]()
+    for moment in moments:
+        for uid, pod in moment.pods.items():
+            former = latest.get(pod.name, uid)
+            if former != uid and former in taken:
+                found.add(uid)
+            latest[pod.name] = uid
+    return found
 
 
 def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:

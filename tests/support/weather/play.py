@@ -406,8 +406,9 @@ class Player:
             ready = await self._settled(subject, eyes, ended_as)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
-        taken = done.taken | self.weather.taken
-        rolls_itself = self.rolled.kind == "LeaderWorkerSet" and not self.rolled.spec["strategy"].get("waypoints")
+        taken, is_groups = done.taken | self.weather.taken, self.rolled.kind == "LeaderWorkerSet"
+        taken |= judge.successors(eyes.moments, taken) if is_groups else set()
+        rolls_itself = is_groups and not self.rolled.spec["strategy"].get("waypoints")
         # Its own controller may leave no moment at which the floor can rise again.
         unready = judge.unready_before(eyes.moments) if ended_as != "Completed" or rolls_itself else 0
         # Only its own controllers move it: what they do while they catch up is theirs.
