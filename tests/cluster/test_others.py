@@ -259,11 +259,16 @@ async def test_the_floor_holds_on_the_way_back_too(served: Lab) -> None:
 
 
 async def test_the_way_back_ignores_a_strategy_that_somebody_left(served: Lab, tmp_path: Path) -> None:
-    """While it is paused, somebody restarts it and lets all replicas be unavailable; then it is aborted or released."""
+    """While it is paused, somebody restarts it and lets all replicas be unavailable; then it is aborted or released.
+
+    An unready new replica is removed first, so that its controller is resumed with what somebody left.
+    """
     strategies: dict[str, dict[str, Any]] = {
         "aborted": {"rollingUpdate": {"maxUnavailable": "100%"}},
-        "aborted-recreate": {"type": "Recreate", "rollingUpdate": None},
+        "aborted-unready": {"rollingUpdate": {"maxUnavailable": "100%"}},
+        "aborted-recreate-unready": {"type": "Recreate", "rollingUpdate": None},
         "released": {"rollingUpdate": {"maxUnavailable": "100%"}},
+        "released-unready": {"rollingUpdate": {"maxUnavailable": "100%"}},
     }
 
     async def one(name: str) -> None:
@@ -274,7 +279,11 @@ async def test_the_way_back_ignores_a_strategy_that_somebody_left(served: Lab, t
             restart = {"metadata": {"annotations": {RESTARTED: "2026-01-01T00:00:00Z"}}}
             served.patch(name, {"spec": {"strategy": strategies[name], "template": restart}}, manager="kubectl-edit")
             await case.run.until("it holds", lambda s: s.phase == "Held")
-            if name == "released":
+            if name.endswith("-unready"):
+                [pod] = [each.metadata.name for each in served.pods(name, "chat:2")]
+                served.relabel(pod, "never-ready")
+                await until("it is unready", lambda: not served.pods(name, "chat:2 ready"))
+            if name.startswith("released"):
                 await Shell(served, tmp_path).run("release", f"{served.namespace}/{name}")
             else:
                 await case.run.send("abort")

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, read_set
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, is_paused, own_unavailable, read_set
 from activities.levers.ownership import replicas_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
@@ -21,16 +21,24 @@ _POLL_S = 0.01
 _ATTEMPTS = 10
 
 
+def needs_its_controller(objects: Objects, superseded: list[Object]) -> bool:
+    """Whether to resume a paused controller before ``spare``: it would replace the pods that are removed there.
+
+    Otherwise it stays paused, because it would move towards the present template, whoever wrote that.
+    """
+    removes = any(_ready(each, objects) < each["spec"].get("replicas", 0) for each in superseded)
+    return removes and is_paused(objects.deployment)
+
+
 async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) -> None:
-    """Make the ready pods of these ReplicaSets count as available. The controller must not be paused.
+    """Make the ready pods of these ReplicaSets count as available, and remove the others.
 
     Raises:
         Conflict: when a ReplicaSet changed since it was read, or its controller does not react.
     """
     for replicaset in superseded:
         # Its unready pods are removed here, or the controller would remove ready ones in their place.
-        ready = read_set(replicaset, objects.pods).ready
-        await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": 0, "replicas": ready}})
+        await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": 0, "replicas": _ready(replicaset, objects)}})
     if superseded:
         await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
 
@@ -87,6 +95,10 @@ async def _patch_sets(cluster: Cluster, fetch: Fetch, choose: Callable[[Objects]
                 await patch_set(cluster, replicaset, {"spec": fields})
                 writes += 1
     return writes
+
+
+def _ready(replicaset: Object, objects: Objects) -> int:
+    return read_set(replicaset, objects.pods).ready
 
 
 def _floor(deployment: Object) -> int:
