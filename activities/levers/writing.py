@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -16,6 +17,8 @@ from segue.observation import Observation
 from segue.state import Mark
 
 _ATTEMPTS = 5
+SLOW_S = 1.0
+"""After a dry run that took longer, the target is read again before the write: its replicas may have changed since."""
 _COPIED_S = 0.2
 """A controller that copies annotations of an older Deployment does it within so many seconds."""
 _NAMED = 5
@@ -68,7 +71,7 @@ async def write(
         Fenced: when another rollout owns the target now.
         Conflict: when the target changed during every attempt.
     """
-    target = request.target
+    target, tried = request.target, None
     for _ in range(_ATTEMPTS):
         try:
             found, objects, seen, engaged = await read()
@@ -81,8 +84,11 @@ async def write(
                 return Written(done=True, mark=mark(found))
             patch = with_number(patch, found, request.state) if numbers else patch
             patch.setdefault("metadata", {})["resourceVersion"] = found["metadata"]["resourceVersion"]
-            if check is not None:
+            if check is not None and patch != tried:
+                began, tried = time.monotonic(), patch
                 check(found, patch, await cluster.patch(kind, target.namespace, target.name, patch, dry_run=True))
+                if time.monotonic() - began > SLOW_S:
+                    continue
             after = await cluster.patch(kind, target.namespace, target.name, patch)
         except Conflict:
             continue

@@ -10,7 +10,7 @@ from activities.levers.template import fingerprint
 from activities.levers.writing import Snapshot, altered, write
 from segue.contract import WriteInput, Written
 from segue.decide import Act, Decision
-from segue.errors import Fenced
+from segue.errors import Fenced, Stale
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules
 from segue.spec.target import DeploymentTarget
@@ -91,3 +91,48 @@ async def test_an_end_is_not_written_where_somebody_created_the_target_again() -
     assert (await ended("ours")).done, "the answer to the first attempt was lost"
     with pytest.raises(Fenced, match="deleted and created again"):
         await ended("another")
+
+
+@pytest.mark.parametrize(
+    ("takes_s", "becomes_unready", "expected"),
+    [
+        (0.1, True, ["read", "try", "write"]),  # the version that was read is the precondition of the write
+        (2.0, False, ["read", "try", "read", "write"]),
+        (2.0, True, ["read", "try", "read"]),
+    ],
+)
+async def test_a_slow_dry_run_is_followed_by_another_read(
+    takes_s: float, becomes_unready: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica may be lost while a slow webhook is asked; nothing is tried twice for the same version."""
+    done, now = list[str](), 0.0
+    found = {"metadata": {"name": "llm", "uid": "ours", "generation": 4, "resourceVersion": "9"}, "spec": {}}
+    seen = Observation(replicas=3, old=Side(), new=Side(), requested=Counts(3, 0), template="v1", generation=4)
+    state = State(owner="us", mark=Mark(template="v1", generation=4, uid="ours"))
+    request = WriteInput(
+        target=DeploymentTarget(name="chat", namespace="serving"), rules=Rules(), state=state,
+        decision=Decision(act=Act.SCALE, why=""), generation=4,
+    )  # fmt: skip
+
+    class Slow:
+        async def patch(self, *_: object, dry_run: bool = False) -> dict[str, Any]:
+            nonlocal now
+            done.append("try" if dry_run else "write")
+            now += takes_s
+            return found
+
+    async def read() -> Snapshot[None]:
+        done.append("read")
+        return Snapshot(found, None, seen, engaged=False)
+
+    def make(*_: object) -> dict[str, Any]:
+        if becomes_unready and done.count("read") > 1:
+            raise Stale("too few are ready")
+        return {"spec": {}}
+
+    monkeypatch.setattr("activities.levers.writing.time.monotonic", lambda: now)
+    written = await write(
+        cast("Cluster", Slow()), "things", request, read=read, make=make, mark=lambda found: mark_of(found, "v1", ""),
+        check=lambda *_: None, numbers=False,
+    )  # fmt: skip
+    assert done == expected and written.done is (expected[-1] == "write")

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, r
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import Cleaned, clean_revisions
+from activities.levers.writing import SLOW_S, Cleaned, clean_revisions
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -395,6 +396,7 @@ class _Writing:
         self.target = _pair(self.request.target)
         self.generation = self.request.generation
         self.pair: Pair
+        self.goal: Counts | None = None
 
     @property
     def written(self) -> Written:
@@ -409,7 +411,7 @@ class _Writing:
             Stale: when the decision no longer fits.
         """
         pair = self.pair = await self.fetch(self.target)
-        state = self.request.state
+        state, self.goal = self.request.state, goal
         check_same(pair.old.deployment, state.mark)
         if finishing:
             self.generation = pair.generation  # an earlier attempt may have released one
@@ -484,16 +486,19 @@ class _Writing:
         Raises:
             Stale: when more than that changed.
         """
-        is_old = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"]
+        is_old, tried = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"], ""
         for _ in range(_ATTEMPTS):
             found = self.pair.old if is_old or self.pair.new is None else self.pair.new
             metadata = found.deployment["metadata"]
             patch = with_number(patch, found.deployment, self.request.state)
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
-                tried = await self._patched(metadata["name"], patch, dry_run=True)
-                back = self.request.state.goal is Goal.BACK
-                check_admitted(self.target, found.deployment, patch, tried, BACK_FIX if back else MOVE_FIX, rolls=back)
+                if metadata["resourceVersion"] != tried:
+                    began, tried = time.monotonic(), metadata["resourceVersion"]
+                    await self._try(found.deployment, patch)
+                    if self.goal is not None and time.monotonic() - began > SLOW_S:
+                        await self.checked(self.goal)
+                        continue
                 after = await self._patched(metadata["name"], patch)
             except Conflict:
                 self.pair = await self.fetch(self.target)
@@ -508,6 +513,12 @@ class _Writing:
             self.pair = self.pair._replace(**{"old" if is_old else "new": changed})
             return
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+
+    async def _try(self, found: Object, patch: Object) -> None:
+        """Check what admission makes of a patch, by a dry run."""
+        tried = await self._patched(found["metadata"]["name"], patch, dry_run=True)
+        back = self.request.state.goal is Goal.BACK
+        check_admitted(self.target, found, patch, tried, BACK_FIX if back else MOVE_FIX, rolls=back)
 
     async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
