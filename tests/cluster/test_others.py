@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import traceback
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -348,7 +349,7 @@ async def test_any_change_and_any_way_out_keep_the_floor(served: Lab, way: str, 
 
     found = await asyncio.gather(*itertools.starmap(one, itertools.product(FIELDS, TEMPLATES)), return_exceptions=True)
     failed = [each for each in found if isinstance(each, BaseException)]
-    assert not failed, "\n\n".join(map(str, failed))
+    assert not failed, "\n\n".join("".join(traceback.format_exception_only(each)) for each in failed)
 
 
 async def test_a_whole_manifest_is_applied(served: Lab) -> None:

@@ -29,10 +29,13 @@ _TRY_S = 20.0
 ANSWER_S = 20.0
 TO_ZERO = "set its weight to 0"
 """Said of a route that somebody changed before the rollout held it."""
-LET_GO: dict[str, dict[str, Any]] = {
-    "Deployment": {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
-    "StatefulSet": {"updateStrategy": {"rollingUpdate": {"partition": 0}}},
-    "LeaderWorkerSet": {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 0}}},
+LET_GO: dict[str, list[dict[str, Any]]] = {
+    "Deployment": [
+        {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
+        {"strategy": {"type": "Recreate", "rollingUpdate": None}},
+    ],
+    "StatefulSet": [{"updateStrategy": {"rollingUpdate": {"partition": 0}}}],
+    "LeaderWorkerSet": [{"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 0}}}],
 }
 """By kind, what somebody writes who lets all replicas move."""
 
@@ -188,7 +191,8 @@ class Events:
             self.done.spoiled.append(time.monotonic())  # it also rewrites what others write, such as its controller
             rewrite_images(self.subject)
         elif fault.what == "foreign-hold":
-            self._patch({"spec": LET_GO[self.subject.kind]})
+            ways = LET_GO[self.subject.kind]
+            self._patch({"spec": ways[fault.dice % len(ways)]})
             if self.subject.kind == "Deployment":  # the other controllers still keep their maxUnavailable
                 self._spoil(raw)
         elif fault.what == "foreign-annotation":
