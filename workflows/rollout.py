@@ -261,6 +261,8 @@ class RolloutWorkflow:
         self._seen = watched.seen
         self._waits, self._queued = watched.decision.waits_for, watched.queued
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
+        if watched.warning:
+            self._state = self._state.warned(watched.warning, _now())
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
