@@ -14,7 +14,7 @@ from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
 from activities.levers.deployment.patches import finish_patch, pause_patch, superseded_sets, unhold_patch
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
-from activities.levers.deployment.sparing import count_as_available, make_room, spare
+from activities.levers.deployment.sparing import count_as_available, make_room, removes_some, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -175,7 +175,7 @@ async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object
     for _ in range(_ATTEMPTS):
         objects = await _with_pods(cluster, deployment)
         superseded = superseded_sets(objects, baseline)
-        if superseded and is_paused(deployment):  # while paused, the controller would replace what is removed here
+        if is_paused(deployment) and removes_some(objects, superseded):
             deployment = await _patch(cluster, target, _resume)
         with contextlib.suppress(Conflict):
             return await spare(cluster, objects, superseded)

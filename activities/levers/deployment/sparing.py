@@ -21,8 +21,19 @@ _POLL_S = 0.01
 _ATTEMPTS = 10
 
 
+def removes_some(objects: Objects, superseded: list[Object]) -> bool:
+    """Whether sparing these ReplicaSets removes unready pods: a paused controller would replace them.
+
+    Only then is it resumed before the write that restores the baseline. Until that write, it acts on the present
+    template, which may be somebody else's.
+    """
+    return any(rs["spec"]["replicas"] > read_set(rs, objects.pods).ready for rs in superseded)
+
+
 async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) -> None:
-    """Make the ready pods of these ReplicaSets count as available. The controller must not be paused.
+    """Make the ready pods of these ReplicaSets count as available.
+
+    The controller must not be paused if that ``removes_some``.
 
     Raises:
         Conflict: when a ReplicaSet changed since it was read, or its controller does not react.
