@@ -18,6 +18,7 @@ _OWNED: Fields = {"name": WHOLE, "labels": WHOLE, "ownerReferences": {"controlle
 _TERMINATED: Fields = {"reason": WHOLE, "exitCode": WHOLE, "message": WHOLE}
 _STATUS_OF_CONTAINER: Fields = {
     "name": WHOLE,
+    "imageID": WHOLE,
     "restartCount": WHOLE,
     "ready": WHOLE,
     "state": {"waiting": {"reason": WHOLE, "message": WHOLE}, "terminated": _TERMINATED},

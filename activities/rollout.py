@@ -65,6 +65,7 @@ from segue.gates.standing import standings
 from segue.gates.webhook_settings import Webhook
 from segue.hindrance import node_in_doubt, with_lost_nodes
 from segue.messages import Message
+from segue.moved_tags import moved_tag
 from segue.observation import Cause, Observation, belonging
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, holding, refuse, refuse_message, start_warnings
 from segue.requests import requests_of
@@ -414,7 +415,11 @@ class Activities:
         queued: bool = False,
     ) -> Watched:  # fmt: skip
         governed = bool(self._policy.of(request.target, _labels(request.state)))
-        return Watched(decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued)
+        is_a_stop, back = decision.act in {Act.VERIFY, Act.FINISH}, request.state.goal is Goal.BACK
+        warning = moved_tag(seen.pods.old if back else seen.pods.new) if is_a_stop else ""
+        return Watched(
+            decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued, warning=warning
+        )
 
     def _with_freeze(self, seen: Observation | None, request: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""

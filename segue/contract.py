@@ -197,6 +197,8 @@ class Watched(Frozen):
     """Whether a rule of the worker's policy holds for the target."""
     queued: bool = False
     """Whether the rollout's move waits for those of other rollouts."""
+    warning: str = ""
+    """What the report says of the replicas at a stop, or at the end; empty if nothing."""
 
 
 class Beat(Frozen):

@@ -448,7 +448,8 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     """Act on a gate that failed or stays inconclusive, whatever else the rollout waits for."""
     if state.unresolved is not None or not rules.repeated_gates:
         return None
-    found = next((each for each in breaches(rules, state, now) if each.reaction is not Reaction.HOLD), None)
+    every = breaches(rules, state, now, seen.seen_since)
+    found = next((each for each in every if each.reaction is not Reaction.HOLD), None)
     if found is None:
         return None
     rolls_back = found.reaction is Reaction.ROLLBACK
@@ -856,11 +857,13 @@ def _emptied(rules: Rules, state: State, seen: Observation, move: Decision, now:
     gone = move.model_copy(update={"counts": kept, "why": _why(seen, kept), "empties": True})
     if found is not None and found.since is not None and now >= found.since + drain.quiet.total_seconds():
         return gone.model_copy(update={"emptied": f"{counted(found.number, 'old replica')} empty after {took}"})
-    if now >= began.since + timeout_s:
+    # After a gap in what was observed they may serve again: kubelets restore readiness meanwhile.
+    over_at = max(began.since, seen.seen_since) + timeout_s
+    if now >= over_at:
         left = f"drain.timeout is over after {took}: {found or 'no old replica has answered'}"
         return gone.model_copy(update={"emptied": left, "cut": True})
     why = f"old replicas to become empty: {found or 'none has answered yet'} (at most {timeout_s:g} s)"
-    wakes = [began.since + timeout_s, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
+    wakes = [over_at, *([found.since + drain.quiet.total_seconds()] if found and found.since else [])]
     return Decision(act=Act.WAIT, why=why, empties=True, wake_at=min(at for at in wakes if at > now))
 
 

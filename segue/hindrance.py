@@ -34,9 +34,14 @@ def hindrance_of(leaving: Iterable[Replica], coming: Sequence[Replica]) -> Hindr
     return Hindrance(len(kept), f"{first.name}{more}: {reason(first)}")
 
 
-def with_stuck(found: Hindrance, stuck: Problem | None) -> Hindrance:
-    """Return the hindrance, or else the pod that was to be gone and keeps its place: others wait for room."""
-    return found if stuck is None or found.hindrance else found._replace(hindrance=stuck.told)
+def with_stuck(found: Hindrance, stuck: Problem | None, waiting: int = 0) -> Hindrance:
+    """Return the hindrance, or else the pod that was to be gone and keeps its place: others wait for room.
+
+    ``waiting`` is how many wait that no count of the room knows.
+    """
+    if stuck is None or found.hindrance:
+        return found
+    return Hindrance(found.hindered + waiting, stuck.told)
 
 
 def with_lost_nodes(seen: Observation, nodes: Collection[str], *, back: bool, now: float) -> Observation:

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import VersioningOverride
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 from temporalio.client import Client
 
@@ -47,6 +48,25 @@ def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable 
         f"a worker of deployment {name} polls task queue {task_queue}, but its deployment has no current version, so "
         "it gets no new rollouts",
         fix=f"run {_make_current(name, build)}",
+    )
+
+
+def overridden(
+    found: DescribeTaskQueueResponse, override: VersioningOverride, workflow_id: str, task_queue: str
+) -> Unreachable | None:
+    """Return the error for a workflow that somebody pinned to a build of which no worker polls; None for any other."""
+    pinned = override.pinned.version
+    name, build = pinned.deployment_name, pinned.build_id
+    if not name:  # older servers fill only the former field
+        name, _, build = override.pinned_version.partition(".")
+    polls = {(p.deployment_options.deployment_name, p.deployment_options.build_id) for p in found.pollers}
+    if not name or (name, build) in polls:
+        return None
+    command = f"temporal workflow update-options -w {workflow_id} --versioning-override-behavior unspecified"
+    return Unreachable(
+        f"somebody pinned this rollout in Temporal to deployment {name}, build {build}, and no worker of that build "
+        f"polls task queue {task_queue}",
+        fix=f"start one, or run `{command}`",
     )
 
 

@@ -21,6 +21,8 @@ class ContainerFacts(NamedTuple):
     start_error: str = ""
     """Why it could not be started, if it never ran."""
     image: str = ""
+    digest: str = ""
+    """The digest of the image that runs, if its node reports one."""
     memory_limit: str = ""
     """Its memory limit, as a Kubernetes quantity."""
     is_init: bool = False

@@ -344,10 +344,14 @@ class State(Frozen):
 
     def noted(self, now: float, what: str, detail: str = "", who: str = "") -> Self:
         """Add a line to the report; a very long report keeps its first and its latest lines, and counts the others."""
-        shown = detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 3]}..."
-        log = (*self.log, Entry(at=now, what=what, detail=shown, who=who))
+        log = (*self.log, Entry(at=now, what=what, detail=_bounded(detail), who=who))
         over = max(0, len(log) - MAX_LOG)
         return self.but(log=(*log[:FIRST_KEPT], *log[FIRST_KEPT + over :]), dropped=self.dropped + over)
+
+    def warned(self, warning: str, now: float) -> Self:
+        """Add a warning to the report, the first time only."""
+        known = any(entry.what == "warning" and entry.detail == _bounded(warning) for entry in self.log)
+        return self if known else self.noted(now, "warning", warning)
 
     # --- what was done ----------------------------------------------------------------------------------
 
@@ -669,3 +673,7 @@ class State(Frozen):
 def requested(why: str) -> Problem:
     """Return a person's request to roll back, in the form of a failure."""
     return Problem(cause=Cause.REQUESTED, message=why)
+
+
+def _bounded(detail: str) -> str:
+    return detail if len(detail) <= MAX_DETAIL else f"{detail[: MAX_DETAIL - 3]}..."

@@ -24,6 +24,8 @@ from temporalio.exceptions import (
 )
 
 with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
     from segue import contract, messages
     from segue.contract import (
         Activity,
@@ -98,8 +100,8 @@ class RolloutWorkflow:
     """One rollout of one target."""
 
     @workflow.init
-    def __init__(self, task: Task) -> None:
-        info = workflow.info()
+    def __init__(self, given: RawValue = NOTHING) -> None:
+        task, info = _task_of(given), workflow.info()
         self._task = task
         self._spec: Spec = task.spec
         self._started_at = task.started_at or info.workflow_start_time.timestamp()
@@ -123,7 +125,7 @@ class RolloutWorkflow:
     # --- the loop ---------------------------------------------------------------------------------------
 
     @workflow.run
-    async def run(self, task: Task) -> Report:
+    async def run(self, given: RawValue = NOTHING) -> Report:
         """Roll from (R, 0) to (0, R), or back."""
         try:
             await self._until_the_end()
@@ -261,6 +263,8 @@ class RolloutWorkflow:
         self._seen = watched.seen
         self._waits, self._queued = watched.decision.waits_for, watched.queued
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
+        if watched.warning:
+            self._state = self._state.warned(watched.warning, _now())
 
     def _hold_left_s(self) -> float | None:
         reached = self._state.waypoint
@@ -839,6 +843,31 @@ def _result(act: Activity[Any, R], raw: RawValue | None) -> R:
 def _not_a_result(act: Activity[Any, Any]) -> ApplicationError:
     why = f"somebody completed the activity {act.name} in Temporal, with a result that it never has; it is tried again"
     return ApplicationError(why, type="SegueError", non_retryable=True)
+
+
+def _task_of(given: RawValue) -> Task:
+    """Return the workflow's input. Anybody may start one in Temporal, with any input.
+
+    Raises:
+        ApplicationError: for an input that is none, at the start: the workflow fails, and nothing was written.
+            Later, the error itself fails the task, until a worker of the release that wrote the input takes it.
+    """
+    try:
+        task = workflow.payload_converter().from_payload(given.payload, Task)
+    except Exception as error:
+        if workflow.unsafe.is_replaying() or workflow.info().continued_run_id:
+            raise
+        raise _not_an_input(error) from None
+    if not isinstance(task, Task):
+        raise _not_an_input(None)
+    return task
+
+
+def _not_an_input(error: Exception | None) -> ApplicationError:
+    first = error.errors()[0] if isinstance(error, ValidationError) else None
+    where = ".".join(["input", *map(str, first["loc"])]) if first else "input"
+    why = f"is that of no rollout ({first['msg']})" if first else "is that of no rollout"
+    return _application_error(Refused(why, field=where, fix="start it with `segue start`"))
 
 
 def _read(name: str, sent: RawValue) -> Message:

@@ -14,6 +14,7 @@ from activities.cluster import Cluster, Object
 from activities.levers.deployment.reading import Objects
 from activities.levers.pods import DELETION_COST, DRAINING, FIRST, goes_first, is_active, is_ready
 from activities.levers.template import fingerprint, stopping_of
+from activities.standstill import STOOD_S, standstill_during
 from activities.watching import controller_uid
 from segue.errors import NotFound
 from segue.spec import Drain
@@ -50,15 +51,22 @@ async def leave_services(cluster: Cluster, namespace: str, names: Collection[str
     ends_at = time.monotonic() + drain.longest.total_seconds()
     out_since: float | None = None
     while time.monotonic() < ends_at:
-        if await are_out(cluster, namespace, names):
+        is_out, stood_s = await standstill_during(_soon_out(cluster, namespace, names))
+        if stood_s > STOOD_S:  # this worker did not run: their kubelets restored readiness, and they serve again
+            ends_at, out_since = ends_at + stood_s, None
+        elif not is_out:
+            out_since = None
+        else:
             out_since = out_since or time.monotonic()
             # With ``until`` they were out and empty for that time already: here they only must still be out.
             if drain.until is not None or time.monotonic() - out_since >= drain.quiet.total_seconds():
                 return
-        else:
-            out_since = None
-        await asyncio.sleep(POLL_S)
     log.warning("%s: these replicas did not leave their Services in time: %s", namespace, ", ".join(sorted(names)))
+
+
+async def _soon_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:
+    await asyncio.sleep(POLL_S)
+    return await are_out(cluster, namespace, names)
 
 
 async def are_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:

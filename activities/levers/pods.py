@@ -1,5 +1,6 @@
 """Reads a pod from the API server into the facts that the core decides on."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ DRAINING = "Draining"
 """The reason of a Ready condition that is False because Segue takes the pod out of its Services."""
 DELETION_COST, FIRST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
 """Of two equal pods a ReplicaSet's controller removes the one with this annotation."""
+_DIGEST = re.compile(r"@(sha256:[0-9a-f]{64})$")
 _NODE_REASONS = {"NodeNotReady", "NodeLost", "NodeStatusUnknown"}
 """The reasons that other node controllers give."""
 _ENDED_BY_NODE = {"ContainerStatusUnknown", "Unknown"}
@@ -197,6 +199,7 @@ def _container(status: dict[str, Any], written: dict[str, Any], changes: int) ->
         exit_code=ended.get("exitCode"),
         start_error=ended.get("message", "") if ended.get("reason") in _NOT_STARTED else "",
         image=written.get("image", ""),
+        digest=found[1] if (found := _DIGEST.search(status.get("imageID", ""))) else "",
         ready=status.get("ready", False),
         memory_limit=str(written.get("resources", {}).get("limits", {}).get("memory", "")),
     )

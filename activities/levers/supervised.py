@@ -37,14 +37,15 @@ from activities.levers.ownership import (
     unsaved,
     writers_of,
 )
-from activities.levers.pods import is_active, made_at, read_replica, stop_requested_at
+from activities.levers.pods import freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended_pods import judged, taken_at
 from segue.errors import NotFound, Refused, Stale
-from segue.hindrance import hindrance_of
+from segue.failures import of_stuck
+from segue.hindrance import hindrance_of, with_stuck
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.merging import at, difference, leaves, merged, nested
@@ -318,6 +319,11 @@ class SupervisedLever:
             message = "its operator may not have observed the rollback, and may still create new pods"
             unfinished = Problem(cause=Cause.UNREADY, message=message)
         ended = self._ended(seen, saved, undone=undone, back=back)
+        # Its operator may wait until a pod is gone (Recreate), or the new pods may find no room beside it.
+        placeless = max(0, replicas - len(coming)) + sum(each.unplaced_since is not None for each in coming)
+        kept = stuck(seen.ended, rules.readiness.deadline.total_seconds(), now, waits=placeless > 0)
+        going = [pod for pod in seen.ended if self._is_new(pod, saved, undone=undone) is back]
+        removed = [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is back]
         proven_at = [t + min_ready_s for t in ready_times]
         short_of = replicas - state.lacking(replicas)
         old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
@@ -334,9 +340,10 @@ class SupervisedLever:
             owner=annotations_of(found).get(OWNER),
             engaged=bool(saved) and not undone,
             autonomous=True,
-            **hindrance_of(new if back else old, coming)._asdict(),
+            **with_stuck(hindrance_of(new if back else old, coming), kept, placeless)._asdict(),
             foreign=self._foreign(found, state),
-            problem=judged(coming, ended, restarts, state.began_at, others=new if back else old)
+            problem=of_stuck(judged(coming, ended, restarts, state.began_at, others=new if back else old), kept)
+            or kept
             or unfinished
             or self._missing(found, fewer if replicas > len(coming) else 0),
             progress_at=max(
@@ -345,6 +352,7 @@ class SupervisedLever:
                 taken_at(ended),
                 0.0,
             ),
+            freed_by=freed_by(going, removed, waits=placeless > 0),
             next_proven_at=min((at for at in (*proven_at, steady_at, late_until) if at > now), default=None),
             pods=Pods(tuple(old), tuple(new)),
             makers=tuple(saved.get("parts", ())) if saved else (),

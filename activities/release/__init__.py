@@ -20,7 +20,7 @@ from activities.levers.deployment.patches import (
     unhold_patch,
 )
 from activities.levers.deployment.reading import Objects, is_engaged, is_paused
-from activities.levers.deployment.sparing import count_as_available, make_room, needs_its_controller, spare
+from activities.levers.deployment.sparing import count_as_available, make_room, removes_some, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -158,7 +158,7 @@ async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object
     for _ in range(_ATTEMPTS):
         objects = await _with_pods(cluster, deployment)
         superseded = superseded_sets(objects, baseline)
-        if needs_its_controller(objects, superseded):
+        if is_paused(deployment) and removes_some(objects, superseded):
             deployment = await _patch(cluster, target, _resume)
         with contextlib.suppress(Conflict):
             return await spare(cluster, objects, superseded)

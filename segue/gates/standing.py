@@ -139,8 +139,12 @@ def missing_evidence(rules: Rules, state: State) -> str:
     return "; ".join(f"{v.gate}: {v.why}" for v in missing)
 
 
-def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
-    """Yield each gate that failed or stays undecided for too long, with the reaction."""
+def breaches(rules: Rules, state: State, now: float, seen_since: float = 0.0) -> Iterator[Breach]:
+    """Yield each gate that failed or stays undecided for too long, with the reaction.
+
+    Since ``seen_since``, the target has been observed without a gap. Nobody asked a gate in the gap: its deadline is
+    over only when it has answered since then.
+    """
     gates = {gate.name: gate for gate in rules.repeated_gates}
     default = Reaction.ROLLBACK if rules.on_failure is OnFailure.ROLLBACK else Reaction.PAUSE
     for verdict in standings(rules, state):
@@ -150,12 +154,12 @@ def breaches(rules: Rules, state: State, now: float) -> Iterator[Breach]:
             yield Breach(problem, gate.on_failure if gate else default)
     for gate in rules.repeated_gates:
         tally = state.tally(gate.name)
-        why = _undecided(gate, tally, state, now) if tally else ""
+        why = _undecided(gate, tally, state, now, seen_since) if tally else ""
         if why and gate.on_inconclusive is not Reaction.HOLD:
             yield Breach(Problem(cause=Cause.GATE, message=f"{gate.name}: {why}"), gate.on_inconclusive)
 
 
-def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
+def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float, seen_since: float) -> str:
     """Return why a gate is undecided for too long; empty if it is not."""
     sits = tally.sitting == sitting_of(state) and state.waypoint is None
     if gate.dry_run or not (sits or gate.continuous) or (sits and _is_done(gate, tally) and not tally.errors):
@@ -165,6 +169,7 @@ def _undecided(gate: GatePolicy, tally: Tally, state: State, now: float) -> str:
         return f"no answer {tally.errors} times in a row: {reason}"
     if gate.inconclusive_limit is not None and tally.inconclusive > gate.inconclusive_limit:
         return f"{tally.inconclusive} measurements were inconclusive: {reason}"
-    if sits and now >= tally.since + gate.deadline.total_seconds():
+    was_asked = seen_since <= max(tally.since, tally.last.at if tally.last else 0.0)
+    if sits and was_asked and now >= tally.since + gate.deadline.total_seconds():
         return f"undecided for {gate.deadline.total_seconds():g} s: {reason}"
     return ""

@@ -5,7 +5,8 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from aiohttp import web
 from gate_servers import SECRET
 from harness import FAST, Lab, WorkerProcess, until
+from kube_api import create
 from readiness import NEVER_READY
 from real_servers import be_kubelet
 from skewed_worker import SKEW
@@ -117,3 +119,75 @@ async def test_a_worker_whose_clock_is_wrong(lab: Lab, tmp_path: Path, skew_s: i
     removed_at = next(s.at for s in samples if s.leaving)
     assert removed_at - ready_at > MIN_READY_S / 2, "a condition's time has whole seconds"
     assert not any("deadline" in entry.detail.lower() for entry in report.entries)
+
+
+QUIET_S, LONGEST_S = 3, 13
+"""A time out of the Services, and the longest that a write waits for it."""
+
+
+@pytest.mark.soak
+async def test_a_worker_that_is_frozen_while_old_replicas_drain(lab: Lab) -> None:
+    """Their kubelets let them serve again meanwhile: none is stopped before it left its Services once more."""
+    worker, running = lab.worker(SEGUE_POD_ACCESS="direct"), 3
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(text=f"vllm:num_requests_running {running}\nvllm:num_requests_waiting 0\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await worker.serves()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        until_empty = {"preset": "vllm", "port": int(runner.addresses[0][1])}
+        drains: dict[str, dict[str, Any]] = {
+            "asked": {"quiet": "1s", "timeout": f"{LONGEST_S - 3}s", "until": until_empty},
+            "quiet": {"quiet": f"{QUIET_S}s"},
+        }
+        addresses = {f"example/chat:{version}": "127.0.0.1" for version in (1, 2)}
+        lab.tasks["kubelet"] = asyncio.create_task(be_kubelet(lab, addresses))
+        for name in drains:
+            spec = {"selector": {"app": name}, "ports": [{"port": 80}]}
+            create(lab.core.create_namespaced_service, lab.namespace, {"metadata": {"name": name}, "spec": spec})
+            await lab.deploy(name, 1, mode="never-ready")
+            await until(f"{name} serves", partial(serving, lab, name))
+        patient = FAST.model_copy(update={"heartbeat_s": 60.0, "rest_heartbeat_s": 60.0, "write_s": 60.0})
+        async with AsyncExitStack() as stack:
+            cases = []
+            for name, drain in drains.items():
+                cases.append(await stack.enter_async_context(lab.rolled(name, drain=drain, tuning=patient)))
+                await until(f"{name} drains", partial(draining, lab, name))
+            worker.send(signal.SIGSTOP)
+            stopped = time.monotonic()
+            for name in drains:
+                restore(lab, draining(lab, name)[0])
+            await until("the longest wait to be over", lambda: time.monotonic() > stopped + LONGEST_S + 1)
+            worker.send(signal.SIGCONT)
+            await until("it drains again", lambda: draining(lab, "asked"))
+            running = 0
+            for case in cases:
+                report = await case.ends("Completed")
+                assert case.watcher.stopped_ready == [], case.name
+                assert not [entry for entry in report.entries if "timeout is over" in entry.detail]
+    finally:
+        await runner.cleanup()
+
+
+def serving(lab: Lab, name: str) -> bool:
+    return bool(lab.deployment(name).status.available_replicas)
+
+
+def draining(lab: Lab, name: str) -> list[Any]:
+    """Return the pods that are out of their Services."""
+
+    def is_out(pod: Any) -> bool:
+        return any(c.type == "Ready" and c.reason == "Draining" for c in pod.status.conditions or [])
+
+    return [pod for pod in lab.pods(name) if is_out(pod)]
+
+
+def restore(lab: Lab, pod: Any) -> None:
+    """Report a pod Ready, as its kubelet does after some seconds."""
+    status = {"conditions": [{"type": "Ready", "status": "True", "reason": None, "message": None}]}
+    lab.core.patch_namespaced_pod_status(pod.metadata.name, lab.namespace, {"status": status})

@@ -28,5 +28,7 @@ async def test_a_namespace_that_is_being_deleted(fleet: Lab, tmp_path: Path) -> 
             shell = Shell(lab, tmp_path)
             released = await shell.run("release", f"{lab.namespace}/chat", expect=NEEDS_PERSON)
             assert "the target is being deleted since" in released.stderr and KEEP in released.stderr
+            checked = await shell.run("doctor", "-n", lab.namespace, expect=NEEDS_PERSON)
+            assert f"namespace {lab.namespace}: is being deleted since" in checked.stdout, checked.stdout
         finally:
             lab.patch("chat", {"metadata": {"finalizers": None}})

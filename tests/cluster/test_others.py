@@ -134,6 +134,10 @@ async def test_a_foreign_change_is_overruled_deliberately(served: Lab) -> None:
                 await case.run.send("approve")
             await case.ends(outcome)
             assert len(served.pods(name, image)) == 4 == len(served.pods(name))
+        if way == "abort":
+            case.watcher.assert_within(4, 5, passing=1)
+            versions = {version for sample in case.watcher.samples for version, *_ in sample.by_image}
+            assert not any(version.startswith("example/chat:9") for version in versions), versions
 
     await asyncio.gather(
         one("image-abort", "abort", "Aborted", "chat:1"),

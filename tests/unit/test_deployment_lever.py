@@ -34,6 +34,7 @@ from activities.levers.deployment.reading import (
     unnoticed,
     with_paused,
 )  # fmt: skip
+from activities.levers.deployment.sparing import removes_some
 from activities.levers.ownership import ADMISSION, BASELINE, CAUSE, OWNER, left_of_us, saved_ready
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
@@ -168,6 +169,21 @@ def test_the_superseded_sets_are_those_of_neither_the_template_nor_the_baseline(
     found = Objects(deployment(3, 6, 4), scaled_for(8, v1=4, v2=2, v3=4), [])
     assert [each["metadata"]["name"] for each in superseded_sets(found, V1.template)] == ["v2"]
     assert superseded_sets(Objects(deployment(3, 6, 4), scaled_for(8, v1=4, v2=0, v3=4), []), V1.template) == []
+
+
+def test_only_unready_superseded_pods_are_removed() -> None:
+    """Only for them is the controller resumed before the baseline is written: the template may be somebody else's."""
+
+    def pod(ready: bool) -> dict[str, Any]:
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": "2027-01-15T07:00:00Z"}
+        metadata = {"name": "p", "uid": "p", "ownerReferences": [{"uid": "v2", "controller": True}]}
+        return {"metadata": metadata, "spec": {}, "status": {"phase": "Running", "conditions": [condition]}}
+
+    (v2,) = scaled_for(8, v2=2)
+    assert not removes_some(Objects(deployment(3, 6, 4), [v2], [pod(True), pod(True)]), [v2])
+    assert removes_some(Objects(deployment(3, 6, 4), [v2], [pod(True), pod(False)]), [v2])
+    assert removes_some(Objects(deployment(3, 6, 4), [v2], [pod(True)]), [v2])
+    assert not removes_some(Objects(deployment(3, 6, 4), [v2], [pod(False)]), [])
 
 
 def test_a_version_from_before_the_rollout_is_superseded_too() -> None:

@@ -86,6 +86,14 @@ def test_at_its_deadline_it_goes_on(found: Emptiness | None) -> None:
     assert state.emptying is None and state.log[-1].what == "warning"
 
 
+def test_a_gap_in_what_was_observed_begins_the_time_anew() -> None:
+    """A worker that was frozen knows nothing of the gap: their kubelets let them serve again meanwhile."""
+    late, busy = BEGAN.but(emptying=Emptying(old=2, since=NOW - 9_000)), emptiness(running=2)
+    decision = next_of(late, see(3, 1, marked=1, emptiness=busy, seen_since=NOW - 599))
+    assert decision.act is Act.WAIT and decision.wake_at == NOW + 1
+    assert next_of(late, see(3, 1, marked=1, emptiness=busy, seen_since=NOW - 600)).cut
+
+
 def test_a_marked_replica_still_counts_as_serving() -> None:
     """When the new one fails meanwhile, the old one is not taken only because it is marked: it serves on."""
     decision = next_of(BEGAN, see(3, 1, marked=1, proven=0))

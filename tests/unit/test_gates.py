@@ -144,6 +144,17 @@ def test_what_follows(written: dict[str, Any], answers: list[str], after_s: floa
         assert "errors" in found.problem.message
 
 
+def test_a_gate_that_nobody_asked_is_not_undecided_for_too_long() -> None:
+    """A worker was frozen past the gate's deadline: it counts once the gate has answered afterwards."""
+    policy = gate()
+    asked = tally(policy, UNSURE)
+    rules, late, since = Rules(gates=(policy,)), NOW + 9_999, NOW + 9_990
+    assert [*breaches(rules, state(asked), late, since)] == []
+    assert asked.last is not None
+    after = asked.model_copy(update={"last": asked.last.model_copy(update={"at": since})})
+    assert [*breaches(rules, state(after), late, since)]
+
+
 @pytest.mark.parametrize(
     ("continuous", "sitting", "waypoint"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from activity_errors import of_activity
+from pydantic import ValidationError
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -26,7 +27,7 @@ from segue.spec import Approval, Change, Drain, Spec, Strategy
 from segue.spec.notifications import Event
 from segue.spec.own_gates import OwnGate, WebhookGate
 from segue.state import Goal, Outcome, Reached, Retarget, State, requested
-from workflows.rollout import RolloutWorkflow, _ended, _respecified, _result
+from workflows.rollout import NOTHING, RolloutWorkflow, _ended, _respecified, _result
 
 NOW = 1_000.0
 CONVERTER = pydantic_data_converter.payload_converter
@@ -382,11 +383,38 @@ def test_the_next_run_says_what_the_rollout_waits_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(workflow, "info", lambda: about)
     rollout = Rollout(ROLLING)
     rollout._started_at, rollout._waits, rollout._shown_at = NOW - 60, "old replicas to stop", NOW
-    following = RolloutWorkflow(rollout._continued())
+    following = RolloutWorkflow(recorded(rollout._continued()))
     assert (following._waits, following._state.run, following._queued) == ("old replicas to stop", "r-1", False)
     assert following.report().ended_at is None
     following._state = following._state.but(outcome=Outcome.COMPLETED)
     assert following.report().ended_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        pytest.param({"bad": 1}, "input.spec", id="another"),
+        pytest.param([], "input", id="list"),
+        pytest.param({"spec": {"target": TARGET, "change": {"images": {"server": 7}}}, "name": "chat"},
+                     "input.spec.change.images.server", id="a-wrong-value"),
+    ],
+)  # fmt: skip
+def test_an_input_that_is_none_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, given: Any, where: str) -> None:
+    """It would fail the task for ever. Later, the input may be of another release, whose worker can read it."""
+    about = SimpleNamespace(continued_run_id=None)
+    monkeypatch.setattr(workflow, "info", lambda: about)
+    monkeypatch.setattr(workflow.unsafe, "is_replaying", lambda: False)
+    for sent, place in ((recorded(given), where), (NOTHING, "input")):
+        with pytest.raises(ApplicationError, match=f"{place}: is that of no rollout.*; start it with") as raised:
+            RolloutWorkflow(sent)
+        assert raised.value.non_retryable
+    about.continued_run_id = "r-0"
+    with pytest.raises(ValidationError):
+        RolloutWorkflow(recorded(given))
+    about.continued_run_id = None
+    monkeypatch.setattr(workflow.unsafe, "is_replaying", lambda: True)
+    with pytest.raises(ValidationError):
+        RolloutWorkflow(recorded(given))
 
 
 async def test_the_end_waits_for_answers_and_notifications(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from activities.cluster import Cluster
+from activities.ended_pods import Gone
 from activities.levers.ownership import BASELINE, OWNER
 from activities.levers.supervised import STEADY_S, Supervised, SupervisedLever
 from segue.decide import Act, Decision, decide
@@ -487,3 +488,37 @@ def test_pods_of_the_end_of_a_former_rollout_are_not_new(former: str, owner: str
     seen.found["metadata"]["annotations"][BASELINE] = json.dumps({**kept, "owner": "me"})
     found = read(seen, state)[0]
     assert (found.old.total, found.new.total) == ((0, 1) if is_new else (1, 0))
+
+
+@pytest.mark.parametrize("keepers", [["example.org/keep"], []], ids=["finalizer", "kubelet"])
+def test_a_pod_that_does_not_go_keeps_the_place_of_new_ones(keepers: list[str]) -> None:
+    """An operator with the strategy Recreate creates none beside it: that is no fault of the version."""
+
+    def stopping(now: float) -> tuple[Observation, Decision]:
+        pods = [pod(HEAD, "a")]
+        ends = {"deletionTimestamp": at(LATER), "deletionGracePeriodSeconds": 60, "finalizers": keepers}
+        pods[0]["metadata"].update(ends)
+        seen, state = rolled([pod(HEAD, "a")], pods)
+        return read(seen, state, now)
+
+    seen, in_time = stopping(LATER - 1)  # past the deadline since the request
+    assert seen.freed_by == LATER and in_time.act is Act.WAIT
+    _, late = stopping(LATER + 9)
+    assert late.act is Act.CROWDED, late
+    assert late.why.startswith(f"{HEAD}-a-0: was to be gone by ")
+    assert (keepers[0] if keepers else "check whether its node answers") in late.why
+
+
+def test_a_rollback_behind_a_pod_that_does_not_go_names_it() -> None:
+    """It needs a person, who reads which pod it is; afterwards the old ones have their whole deadline."""
+    stuck = pod(HEAD, "b")
+    stuck["metadata"].update({"deletionTimestamp": at(START + 1), "deletionGracePeriodSeconds": 1})
+    seen, state = rolled([pod(HEAD, "a")], [stuck])
+    saved = {**json.loads(seen.found["metadata"]["annotations"][BASELINE]), "superseded": ["b"]}
+    undone = seen._replace(found=isvc(saved=saved))
+    back = state.but(goal=Goal.BACK, progress_at=START)
+    _, alarm = read(undone, back)
+    assert alarm.act is Act.ALARM and f"{HEAD}-b-0: was to be gone by" in alarm.why, alarm
+    freed = undone._replace(ended=[], gone=[Gone(stuck, LATER - 1)], pods=[pod(HEAD, "a", ready=False, made=LATER)])
+    _, waits = read(freed, back)
+    assert waits.act is Act.WAIT, waits

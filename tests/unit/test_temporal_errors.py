@@ -1,12 +1,17 @@
 """What each error of Temporal's library becomes: which of ours, and what it says to do."""
 
 import pytest
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
+from temporalio.api.taskqueue.v1 import PollerInfo
+from temporalio.api.workflow.v1 import VersioningOverride
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueResponse
 from temporalio.client import WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.exceptions import TemporalError, TerminatedError, TimeoutType, WorkflowAlreadyStartedError
 from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.pollers import overridden
 from segue.temporal_errors import translated
 
 QUEUE = "a-queue"
@@ -77,3 +82,22 @@ def test_a_workflow_that_temporal_ended_says_why() -> None:
     for cause, why in ((TerminatedError("by her"), "was terminated in Temporal"), (late, "because its time was over")):
         ended = translation(WorkflowFailureError(cause=cause))
         assert why in str(ended) and "segue release serving/chat" in str(ended)
+
+
+@pytest.mark.parametrize("former", [False, True], ids=["pinned", "the-former-field"])
+def test_a_workflow_that_somebody_pinned_to_a_build_without_workers(former: bool) -> None:
+    """A worker runs, and starting another one does not help."""
+    version = WorkerDeploymentVersion(deployment_name="segue", build_id="v9")
+    pinned = VersioningOverride(pinned_version="segue.v9") if former else VersioningOverride()
+    if not former:
+        pinned.pinned.version.CopyFrom(version)
+
+    def told(build: str, override: VersioningOverride) -> str:
+        poller = PollerInfo(deployment_options=WorkerDeploymentOptions(deployment_name="segue", build_id=build))
+        return str(overridden(DescribeTaskQueueResponse(pollers=[poller]), override, "rollout/a", "segue") or "")
+
+    assert "pinned this rollout in Temporal to deployment segue, build v9, and no worker of that build" in told(
+        "v1", pinned
+    )
+    assert "-w rollout/a --versioning-override-behavior unspecified" in told("v1", pinned)
+    assert told("v9", pinned) == told("v1", VersioningOverride()) == ""

@@ -52,7 +52,7 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import count_as_available, make_room, needs_its_controller, patch_set, spare
+from activities.levers.deployment.sparing import count_as_available, make_room, patch_set, removes_some, spare
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -471,7 +471,7 @@ class DeploymentLever:
         if owner != request.state.owner or generation != request.generation:
             return request, 0  # the write itself reports it
         superseded = superseded_sets(objects, request.state.baseline.template)
-        resumes = needs_its_controller(objects, superseded)
+        resumes = is_paused(objects.deployment) and removes_some(objects, superseded)
         if resumes:
             request = await self._resumed(request, objects.deployment)
         await spare(self._cluster, objects, superseded)

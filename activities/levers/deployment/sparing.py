@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, is_paused, own_unavailable, read_set
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, read_set
 from activities.levers.ownership import replicas_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
@@ -21,13 +21,13 @@ _POLL_S = 0.01
 _ATTEMPTS = 10
 
 
-def needs_its_controller(objects: Objects, superseded: list[Object]) -> bool:
-    """Whether to resume a paused controller before ``spare``: it would replace the pods that are removed there.
+def removes_some(objects: Objects, superseded: list[Object]) -> bool:
+    """Whether sparing these ReplicaSets removes unready pods: a paused controller would replace them.
 
-    Otherwise it stays paused, because it would move towards the present template, whoever wrote that.
+    Only then is it resumed before the write that restores the baseline. Until that write, it acts on the present
+    template, which may be somebody else's.
     """
-    removes = any(_ready(each, objects) < each["spec"].get("replicas", 0) for each in superseded)
-    return removes and is_paused(objects.deployment)
+    return any(_ready(each, objects) < each["spec"].get("replicas", 0) for each in superseded)
 
 
 async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) -> None:
