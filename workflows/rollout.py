@@ -849,7 +849,7 @@ def _task_of(given: RawValue) -> Task:
     """Return the workflow's input. Anybody may start one in Temporal, with any input.
 
     Raises:
-        ApplicationError: for an input that is none, at the start: the workflow fails, and nothing was written.
+        ApplicationError: for a wrong input at the start. The workflow fails, and nothing was written.
             Later, the error itself fails the task, until a worker of the release that wrote the input takes it.
     """
     try:
@@ -857,17 +857,18 @@ def _task_of(given: RawValue) -> Task:
     except Exception as error:
         if workflow.unsafe.is_replaying() or workflow.info().continued_run_id:
             raise
-        raise _not_an_input(error) from None
+        raise _wrong_input(error) from None
     if not isinstance(task, Task):
-        raise _not_an_input(None)
+        raise _wrong_input(None)
     return task
 
 
-def _not_an_input(error: Exception | None) -> ApplicationError:
+def _wrong_input(error: Exception | None) -> ApplicationError:
     first = error.errors()[0] if isinstance(error, ValidationError) else None
     where = ".".join(["input", *map(str, first["loc"])]) if first else "input"
-    why = f"is that of no rollout ({first['msg']})" if first else "is that of no rollout"
-    return _application_error(Refused(why, field=where, fix="start it with `segue start`"))
+    why = f"is not the input of a rollout ({first['msg']})" if first else "is not the input of a rollout"
+    fix = "start it with `segue start`; if a newer client started it, upgrade the workers first"
+    return _application_error(Refused(why, field=where, fix=fix))
 
 
 def _read(name: str, sent: RawValue) -> Message:

@@ -399,13 +399,15 @@ def test_the_next_run_says_what_the_rollout_waits_for(monkeypatch: pytest.Monkey
                      "input.spec.change.images.server", id="a-wrong-value"),
     ],
 )  # fmt: skip
-def test_an_input_that_is_none_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, given: Any, where: str) -> None:
+def test_a_wrong_input_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, given: Any, where: str) -> None:
     """It would fail the task for ever. Later, the input may be of another release, whose worker can read it."""
     about = SimpleNamespace(continued_run_id=None)
     monkeypatch.setattr(workflow, "info", lambda: about)
     monkeypatch.setattr(workflow.unsafe, "is_replaying", lambda: False)
     for sent, place in ((recorded(given), where), (NOTHING, "input")):
-        with pytest.raises(ApplicationError, match=f"{place}: is that of no rollout.*; start it with") as raised:
+        with pytest.raises(
+            ApplicationError, match=f"{place}: is not the input of a rollout.*; start it with"
+        ) as raised:
             RolloutWorkflow(sent)
         assert raised.value.non_retryable
     about.continued_run_id = "r-0"
