@@ -2,12 +2,15 @@
 
 import itertools
 import json
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
+from activities.cluster import Cluster
 from activities.levers import template as template_module
 from activities.levers.deployment.baselines import lost_baseline, rebuilt
+from activities.levers.deployment.lever import DeploymentLever
 from activities.levers.deployment.patches import (
     DESIRED,
     HOLD_DEADLINE_S,
@@ -504,6 +507,24 @@ def test_a_baseline_without_a_copy_is_that_of_its_replica_set() -> None:
     assert rebuilt(found, [new], BUDGET).saved == ""
 
 
+def replica_set(wanted: int, counted: tuple[int, int]) -> dict[str, Any]:
+    status = dict(zip(("replicas", "readyReplicas"), counted, strict=True))
+    return {"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": wanted}, "status": status}
+
+
+def pods_of_it(total: int, ready: int) -> list[dict[str, Any]]:
+    """Return live pods, and one that is going."""
+    owner = [{"uid": "u", "controller": True}]
+    pods: list[dict[str, Any]] = [
+        {
+            "metadata": {"name": f"p{n}", "ownerReferences": owner},
+            "status": {"conditions": [{"type": "Ready", "status": str(n < ready)}]},
+        }
+        for n in range(total)
+    ]
+    return pods + [{**pod, "metadata": {**pod["metadata"], "deletionTimestamp": "now"}} for pod in pods[:1]]
+
+
 @pytest.mark.parametrize(
     ("wanted", "counted", "there", "says"),
     [
@@ -521,16 +542,21 @@ def test_a_baseline_without_a_copy_is_that_of_its_replica_set() -> None:
 def test_a_pod_of_which_its_controller_has_not_noticed_what_became(
     wanted: int, counted: tuple[int, int], there: tuple[int, int], says: str
 ) -> None:
-    owner, (total, ready) = [{"uid": "u", "controller": True}], there
-    pods: list[dict[str, Any]] = [
-        {
-            "metadata": {"name": f"p{n}", "ownerReferences": owner},
-            "status": {"conditions": [{"type": "Ready", "status": str(n < ready)}]},
-        }
-        for n in range(total)
-    ]
-    leaving = {**pods[0], "metadata": {**pods[0]["metadata"], "deletionTimestamp": "now"}} if pods else {}
-    status = dict(zip(("replicas", "readyReplicas"), counted, strict=True))
-    replicaset = {"metadata": {"name": "a", "uid": "u"}, "spec": {"replicas": wanted}, "status": status}
-    found = unnoticed(Objects({}, [replicaset], [*pods, leaving] if leaving else pods))
+    found = unnoticed(Objects({}, [replica_set(wanted, counted)], pods_of_it(*there)))
     assert found == (f"the controller of replicaset a still {says}" if says else "")
+
+
+async def test_a_way_back_begins_when_removed_pods_are_no_longer_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller that scales a ReplicaSet up again still counts what it just removed. The way back waits a moment."""
+    behind, done = (Objects({}, [replica_set(2, (counted, counted))], pods_of_it(2, 2)) for counted in (3, 2))
+    assert not unnoticed(behind) and unnoticed(behind, grows=True).endswith("counts 3 pods instead of 2")
+    lever, target = DeploymentLever(cast("Cluster", None)), DeploymentTarget(name="chat", namespace="serving")
+    for found, expected in (([done], done), ([behind, behind, done], done), (itertools.repeat(behind), behind)):
+        answers = iter(found)
+
+        async def fetch(_: DeploymentTarget, answers: Iterator[Objects] = answers) -> Objects:
+            return next(answers)
+
+        monkeypatch.setattr(lever._fetcher, "fetch", fetch)
+        monkeypatch.setattr("activities.levers.deployment.lever._NOTICED_S", 0.05)
+        assert await lever._noticed(target) is expected

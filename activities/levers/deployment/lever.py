@@ -49,6 +49,7 @@ from activities.levers.deployment.reading import (
     ordinary,
     read,
     revisions,
+    unnoticed,
     with_paused,
     with_pods,
 )
@@ -95,6 +96,7 @@ from segue.state import Goal, Mark, State
 
 _GONE_S = 5.0
 _TAKEN_UP_S = 2.0
+_NOTICED_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 
 
@@ -407,11 +409,13 @@ class DeploymentLever:
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        objects = await self._fetcher.fetch(request.target)
+        objects = await self._noticed(request.target)
         try:
             request, spared = await self._spare_superseded(request, objects)
         except Stale as stale:
             return Written(done=False, why=str(stale))
+        if spared:
+            objects = await self._noticed(request.target)
 
         serving, is_short, written_on = 0, False, objects
 
@@ -434,7 +438,7 @@ class DeploymentLever:
             if stored not in {request.state.baseline.template, fingerprint(found["spec"]["template"])}:
                 refuse_resizing(written_on)  # the present version becomes a superseded one: see superseded_sets
 
-        written = await self._write(request, now, make, fresh=None if spared else objects, check=check)
+        written = await self._write(request, now, make, fresh=objects, check=check)
         if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
             # A policy pauses it whenever its template changes: a rollback must not wait for a person.
             again = request.model_copy(update={"generation": written.mark.generation})
@@ -443,6 +447,30 @@ class DeploymentLever:
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
         more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
         return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
+
+    async def _noticed(self, target: Target) -> Objects:
+        """Read the target when its controllers have counted the pods that they just removed.
+
+        While the Deployment's controller counts a removed pod as ready, it removes another one on the way back. A
+        controller that stays behind does not stop the way back.
+        """
+
+        def shows(watch: NamespaceWatch) -> bool:
+            deployment = watch.get("deployments", target.name)
+            uid = {deployment["metadata"]["uid"]} if deployment else set[str]()
+            sets = watch.owned("replicasets", uid)
+            return deployment is None or not unnoticed(with_pods(watch, deployment, sets), grows=True)
+
+        async def read_again() -> Objects | None:
+            found = await self._fetcher.fetch(target)
+            return None if unnoticed(found, grows=True) else found
+
+        found = await read_again()
+        if found is None:
+            found = await until_read(
+                self._watches, target.namespace, self.kinds, shows, read_again, within_s=_NOTICED_S
+            )
+        return found or await self._fetcher.fetch(target)
 
     async def _protected(self, request: WriteInput, written: Written, now: float, *, is_short: bool) -> int:
         """Make room for all old replicas at once if fewer than the floor are ready, and let ready new ones count.

@@ -84,11 +84,12 @@ class _Set(NamedTuple):
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
 
 
-def unnoticed(objects: Objects) -> str:
+def unnoticed(objects: Objects, *, grows: bool = False) -> str:
     """Return the ReplicaSet whose controller has not noticed a lost or unready pod yet; empty if it has noticed all.
 
     After an outage of the API server its picture can be old for many seconds. If it is to remove a pod then, it counts
-    the lost one as there, or the unready one as ready, and may remove a ready one instead.
+    the lost one as there, or the unready one as ready, and may remove a ready one instead. With ``grows``, ReplicaSets
+    may be scaled up again: then the pods that were just removed count for them, too.
     """
     active = [pod for pod in objects.pods if is_active(pod)]
     there = Counter(map(controller_uid, active))
@@ -99,7 +100,7 @@ def unnoticed(objects: Objects) -> str:
             (there[uid], status.get("replicas", 0), "pods"),
             (ready[uid], status.get("readyReplicas", 0), "ready pods"),
         ):
-            if number < min(wanted, counted):
+            if number < (counted if grows else min(wanted, counted)):
                 name = each["metadata"]["name"]
                 return f"the controller of replicaset {name} still counts {counted} {pods} instead of {number}"
     return ""
