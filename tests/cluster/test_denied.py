@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from harness import Case, Lab, until
+from harness import FAST, Case, Lab, until
 from kube_api import create
 from kubernetes import client
 from policies import admission
@@ -172,7 +172,10 @@ async def test_what_is_left_held_can_be_released(served: Lab, tmp_path: Path) ->
 
     async def damaged(way: str) -> None:
         name = f"damaged-{way}"
-        async with served.case(name, 3, strategy=asks, target={"minReadySeconds": 1}) as case:
+        patient = FAST.model_copy(
+            update={"write_s": 30.0}
+        )  # a write that is made again finds it mended, and tells nothing
+        async with served.case(name, 3, strategy=asks, target={"minReadySeconds": 1}, tuning=patient) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             served.patch(name, {"metadata": {"annotations": {BASELINE: "{"}}})
             if way == "abort":
