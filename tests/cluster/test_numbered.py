@@ -93,7 +93,7 @@ async def test_statefulset(served: Lab) -> None:
         case.watcher.assert_within(2, 4)
 
     async def messages(moves: int) -> None:
-        """ParsedReply to go back while one is being replaced: no other is taken before that one is ready again."""
+        """Told to go back while one is being replaced: no other is taken before that one is ready again."""
         strategy, slow = {"maxUnavailable": 1}, {"ready_after": "1s"}
         async with served.case(f"messages-{moves}", kind=StatefulSetSubject, strategy=strategy, target=slow) as case:
             await case.run.until("a move", lambda status: status.moves >= moves)

@@ -12,7 +12,7 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 async def test_graceful_end_and_another_goes_on(lab: Lab) -> None:
-    """ParsedReply to stop in the middle of a rollout a worker ends with 0; another finishes it within the budget."""
+    """Told to stop in the middle of a rollout a worker ends with 0; another finishes it within the budget."""
     first = lab.worker(SEGUE_LOG_FORMAT="json")
 
     def served_at() -> str:
