@@ -189,8 +189,9 @@ def is_rolled(deployment: Object) -> bool:
     """
     owner, saved, spec = annotations_of(deployment).get(OWNER, ""), saved_baseline(deployment), deployment["spec"]
     is_back = fingerprint(spec["template"]) == fingerprint(saved["template"])
-    has_no_deadline = spec.get("progressDeadlineSeconds") == HOLD_DEADLINE_S != saved.get("progressDeadlineSeconds")
-    is_held = is_engaged(deployment) or has_no_deadline or (is_paused(deployment) and not saved.get("paused"))
+    deadline_s, own_deadline_s = spec.get("progressDeadlineSeconds"), saved.get("progressDeadlineSeconds")
+    has_ours = deadline_s == HOLD_DEADLINE_S and own_deadline_s != HOLD_DEADLINE_S
+    is_held = is_engaged(deployment) or has_ours or (is_paused(deployment) and not saved.get("paused"))
     return is_held or is_back or owner.startswith(RELEASED_BY)
 
 

@@ -492,7 +492,7 @@ def test_pods_of_the_end_of_a_former_rollout_are_not_new(former: str, owner: str
 
 @pytest.mark.parametrize("keepers", [["example.org/keep"], []], ids=["finalizer", "kubelet"])
 def test_a_pod_that_does_not_go_keeps_the_place_of_new_ones(keepers: list[str]) -> None:
-    """An operator with the strategy Recreate creates none beside it: that is no fault of the version."""
+    """An operator with the strategy Recreate waits until the old pod is gone. The version is not blamed for that."""
 
     def stopping(now: float) -> tuple[Observation, Decision]:
         pods = [pod(HEAD, "a")]

@@ -199,6 +199,9 @@ def test_after_an_outage_any_number_may_pass_for_some_seconds() -> None:
 def test_what_follows_from_anothers_write_is_theirs() -> None:
     """A template that somebody changes while its controller moves can take pods; afterwards the floor holds again."""
     assert not _judged(_moments(_pods(4), _pods(1)), spoiled=[119.0])
+    assert not _judged(_moments(_pods(4), _pods(1)), catching_up=[119.0])
+    assert not _judged(_moments(_pods(4), _pods(9)), spoiled=[119.0])
+    assert _judged(_moments(_pods(4), _pods(9)), catching_up=[119.0]), "the ceiling binds its controllers all the same"
     assert _judged(_moments(_pods(4), _pods(1), _pods(4), _pods(3)), spoiled=[119.0])
 
 

@@ -486,15 +486,16 @@ class _Writing:
         Raises:
             Stale: when more than that changed.
         """
-        is_old, tried = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"], ""
+        is_old = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"]
+        tried_version = ""
         for _ in range(_ATTEMPTS):
             found = self.pair.old if is_old or self.pair.new is None else self.pair.new
             metadata = found.deployment["metadata"]
             patch = with_number(patch, found.deployment, self.request.state)
             patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
-                if metadata["resourceVersion"] != tried:
-                    began, tried = time.monotonic(), metadata["resourceVersion"]
+                if metadata["resourceVersion"] != tried_version:
+                    began, tried_version = time.monotonic(), metadata["resourceVersion"]
                     await self._try(found.deployment, patch)
                     if self.goal is not None and time.monotonic() - began > SLOW_S:
                         await self.checked(self.goal)

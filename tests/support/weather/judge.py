@@ -129,8 +129,9 @@ class Seen:
     taken: Collection[str] = ()
     """The uids of the pods that a fault deleted."""
     spoiled: Collection[float] = ()
-    """When somebody else changed the template while its controller was not paused, or an outage of those that move it
-    ended: what follows is theirs."""
+    """When somebody else changed the template while its controller was not paused: what follows is theirs."""
+    catching_up: Collection[float] = ()
+    """When an outage ended, if only its own controllers move it: the floor does not bind them while they catch up."""
     misleading: Collection[float] = ()
     """When somebody else changed what leads users."""
     passing: int = PASSING
@@ -191,7 +192,7 @@ def _under(seen: Seen) -> Iterable[str]:
         lost = max(0, lost - gained)
         sizes = _replicas(seen.sizes, moment.at - IN_FLIGHT_S, moment.at + LATE_S)
         floor = max(0, min(map(seen.budget.floor, sizes)) - seen.unready_before)
-        if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
+        if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in (*seen.spoiled, *seen.catching_up)):
             required = 0
         # Once that many were ready, and never more than the floor.
         required = max(min(required, floor), min(floor, moment.ready))
