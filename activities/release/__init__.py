@@ -19,7 +19,7 @@ from activities.levers.deployment.patches import (
     superseded_sets,
     unhold_patch,
 )
-from activities.levers.deployment.reading import Objects, is_engaged, is_paused
+from activities.levers.deployment.reading import NOTICED_S, Objects, is_engaged, is_paused, unnoticed
 from activities.levers.deployment.sparing import count_as_available, make_room, removes_some, spare
 from activities.levers.ownership import (
     BASELINE,
@@ -31,6 +31,7 @@ from activities.levers.ownership import (
     selector_of,
 )
 from activities.levers.template import fingerprint
+from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
@@ -134,6 +135,7 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> Object:
     taken = await _patch(cluster, target, take)
     if to == "baseline":
         await _spare_superseded(cluster, target, taken)
+        await _until_noticed(cluster, taken)
     let_go = await _patch(cluster, target, lambda deployment: unhold_patch(deployment, to_baseline=to == "baseline"))
     if is_paused(let_go):  # a policy pauses it whenever its template changes
         await _patch(cluster, target, _resume)
@@ -147,6 +149,16 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> Object:
 
 def _resume(deployment: Object) -> Object:
     return resume_patch(deployment, saved_baseline(deployment)["budget"])
+
+
+async def _until_noticed(cluster: Cluster, deployment: Object) -> None:
+    """Wait a moment until its controllers have counted the pods that they just removed, as a rollback does."""
+
+    async def noticed() -> Objects | None:
+        objects = await _with_pods(cluster, deployment)
+        return None if unnoticed(objects, grows=True) else objects
+
+    await until_read(None, deployment["metadata"]["namespace"], (), lambda _: True, noticed, within_s=NOTICED_S)
 
 
 async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object) -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from activities import release as release_module
 from activities.cluster import Cluster
 from activities.levers import template as template_module
 from activities.levers.deployment.baselines import lost_baseline, rebuilt
@@ -558,5 +559,18 @@ async def test_a_way_back_begins_when_removed_pods_are_no_longer_counted(monkeyp
             return next(answers)
 
         monkeypatch.setattr(lever._fetcher, "fetch", fetch)
-        monkeypatch.setattr("activities.levers.deployment.lever._NOTICED_S", 0.05)
+        monkeypatch.setattr("activities.levers.deployment.lever.NOTICED_S", 0.05)
         assert await lever._noticed(target) is expected
+
+
+async def test_a_release_waits_for_that_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its controllers may have made a move a moment ago."""
+    behind, done = (Objects({}, [replica_set(2, (counted, counted))], pods_of_it(2, 2)) for counted in (3, 2))
+    answers = iter([behind, behind, done])
+
+    async def with_pods(*_: object) -> Objects:
+        return next(answers)
+
+    monkeypatch.setattr(release_module, "_with_pods", with_pods)
+    await release_module._until_noticed(cast("Cluster", None), {"metadata": {"namespace": "serving"}})
+    assert not [*answers]

@@ -39,6 +39,7 @@ from activities.levers.deployment.patches import (
 )
 from activities.levers.deployment.reading import (
     HOLD_MIN_READY_S,
+    NOTICED_S,
     Objects,
     can_be_paused,
     is_engaged,
@@ -96,7 +97,6 @@ from segue.state import Goal, Mark, State
 
 _GONE_S = 5.0
 _TAKEN_UP_S = 2.0
-_NOTICED_S = 2.0
 """Time for the controller to start a move. If it takes longer, a later decision pauses the Deployment."""
 
 
@@ -467,9 +467,7 @@ class DeploymentLever:
 
         found = await read_again()
         if found is None:
-            found = await until_read(
-                self._watches, target.namespace, self.kinds, shows, read_again, within_s=_NOTICED_S
-            )
+            found = await until_read(self._watches, target.namespace, self.kinds, shows, read_again, within_s=NOTICED_S)
         return found or await self._fetcher.fetch(target)
 
     async def _protected(self, request: WriteInput, written: Written, now: float, *, is_short: bool) -> int:

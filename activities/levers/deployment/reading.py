@@ -84,6 +84,10 @@ class _Set(NamedTuple):
         return min(self.replicas, sum(p.proven(min_ready_s, max_restarts, now) for p in self.pods))
 
 
+NOTICED_S = 2.0
+"""A way back waits so long until its controllers have counted the pods that they just removed."""
+
+
 def unnoticed(objects: Objects, *, grows: bool = False) -> str:
     """Return the ReplicaSet whose controller has not noticed a lost or unready pod yet; empty if it has noticed all.
 
