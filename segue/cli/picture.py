@@ -1,6 +1,6 @@
 """The live picture: old and new replicas against floor and ceiling, and what the rollout waits for and why."""
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -23,11 +23,21 @@ _STYLES = {
 }
 
 
-def picture(report: Report, now: float) -> RenderableType:
-    """Draw a rollout. ``now`` is in seconds since the epoch."""
+def live_picture(report: Report, now: float, console: Console) -> RenderableType:
+    """Draw a rollout with as many of its latest entries as the terminal has lines for: a picture is cut at its end."""
+    drawn = picture(report, now)
+    for latest in reversed(range(_LATEST)):
+        if len(console.render_lines(drawn)) <= console.height:
+            break
+        drawn = picture(report, now, latest)
+    return drawn
+
+
+def picture(report: Report, now: float, latest: int = _LATEST) -> RenderableType:
+    """Draw a rollout, with so many of its latest entries. ``now`` is in seconds since the epoch."""
     status = report.status
     rows: list[RenderableType] = [_head(report, now)]
-    for table in (_bars(status), _facts(report), _entries(report)):
+    for table in (_bars(status), _facts(report), _entries(report, latest)):
         if table.row_count:
             rows += [Text(), table]
     return Group(*rows)
@@ -102,15 +112,17 @@ def _facts(report: Report) -> Table:
         "you can": status.commands,
     }
     grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")  # no command and no reason is cut
     for name, value in facts.items():
         if value:
             grid.add_row(Text(name, style="dim"), Text(value))
     return grid
 
 
-def _entries(report: Report) -> Table:
+def _entries(report: Report, latest: int) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for entry in report.entries[-_LATEST:]:
+    for entry in report.entries[-latest:] if latest else ():
         after = f"+{clock(entry.at - report.status.started_at)}"
         grid.add_row(Text(after, style="dim"), entry.what, Text(f"{entry.detail} {entry.who}".strip(), style="dim"))
     return grid

@@ -421,7 +421,7 @@ async def _start_and_wait(
     with signals_taken() as cancelling:
         rollouts = await cancelling.until_cancelled(connected(where))
         if isinstance(rollouts, Cancelled):
-            return _Left(rollouts, f"the rollout of {target} was not started")
+            return _Left(rollouts, f"no rollout of {target} was started")
         # A signal waits here: only the answer to the start shows whether this command started a rollout.
         started = await _started(rollouts, rollout, asker, join=join)
         found = await cancelling.until_cancelled(rollouts.wait(started["id"], waiting.timeout_s, progress))

@@ -29,7 +29,7 @@ from segue.cli.options import (
     run_async,
     target_in,
 )
-from segue.cli.picture import clock, picture
+from segue.cli.picture import clock, live_picture, picture
 from segue.naming import check_cluster, check_namespace, ids_named, target_named
 from segue.report import Report, to_markdown
 
@@ -185,9 +185,10 @@ async def _watch(candidates: list[str], where: Where) -> Report:
             async for found in reports:
                 progress(found)
         else:
+            console = stdout()
             with Live(
-                get_renderable=lambda: picture(progress.report, time.time()) if progress.report else "",
-                console=stdout(),
+                get_renderable=lambda: live_picture(progress.report, time.time(), console) if progress.report else "",
+                console=console,
                 refresh_per_second=4,
             ):
                 async for found in reports:

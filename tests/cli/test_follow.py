@@ -11,7 +11,7 @@ from rich.console import Console
 
 from segue.cli.follow import ending, line, link, stages
 from segue.cli.options import exit_code
-from segue.cli.picture import picture
+from segue.cli.picture import live_picture, picture
 from segue.cli.see import _nothing, _table
 from segue.client import Listed, live
 from segue.contract import Beat
@@ -19,7 +19,7 @@ from segue.observation import Counts, Observation, Side, Version, belonging
 from segue.plan import make_plan
 from segue.report import Report, to_markdown
 from segue.spec import Change, Rules, StatefulSetTarget, Strategy
-from segue.state import Outcome, Phase, State, requested
+from segue.state import Entry, Outcome, Phase, State, requested
 from segue.status import SideStatus, Status, make_status
 
 STRATEGY = Strategy.model_validate({"maxSurge": 1, "maxUnavailable": 0})
@@ -166,6 +166,22 @@ def test_the_picture_shows_both_sides_against_floor_and_ceiling() -> None:
     assert "░░········   0 ready of 1" in text
     assert "floor 4 ready ▲   ceiling 5 △" in text
     assert "you can" in text
+
+
+@pytest.mark.parametrize(("height", "steps"), [(13, ""), (16, "8"), (17, "78"), (40, "45678")])
+def test_the_live_picture_shows_each_command_and_the_latest_entries(height: int, steps: str) -> None:
+    """In a narrow terminal, where entries and commands need several lines."""
+    can = ("approve", "reject", "promote", "pause", "settle", "retarget", "abort", "scale")
+    entries = tuple(Entry(at=100.0 + n, what=f"step {n}", detail="a long text " * 5) for n in range(9))
+    report = Report(status=a_status(can=can), entries=entries)
+    console = Console(width=60, height=height)
+    with console.capture() as captured:
+        console.print(live_picture(report, 130.0, console))
+    lines = captured.get().splitlines()
+    assert len(lines) <= height
+    commands = "".join(line.strip() for line in lines).partition("you can")[2]
+    assert "|".join(can) in commands and "…" not in commands
+    assert "".join(re.findall(r"step (\d)", captured.get())) == steps
 
 
 WAITS = {"can": ("approve", "reject", "abort"), "waiting_for": "approval at waypoint 50%"}
