@@ -610,6 +610,12 @@ def is_written_by_us(found: Object, *paths: tuple[str, ...]) -> bool:
     return any(owners) and all(FIELD_MANAGER in each for each in owners if each)
 
 
+def later_writer_of(found: Object, path: tuple[str, ...]) -> str:
+    """Return who else wrote this field of the spec, if that was after Segue's latest write; empty if nobody did."""
+    writers = writers_of(found, path)
+    return "" if not writers or _wrote_last(writers) else latest_of(writers)
+
+
 def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
     """Return who wrote one of these fields of the spec, from the object's ``managedFields``.
 

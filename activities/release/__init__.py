@@ -33,6 +33,7 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint
 from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
+from activities.release.others import tell_of_others
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
 from activities.release.remains import cleaned_again, note_left, released_note
@@ -73,6 +74,8 @@ async def release(
             lever = Levers(cluster, supervisions).of(target)
             return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
         await _saved_again(cluster, target, tell)
+        if to == "wanted":
+            tell_of_others(await cluster.get("deployments", target.namespace, target.name), tell)
         taken = await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")

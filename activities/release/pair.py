@@ -22,6 +22,7 @@ from activities.levers.ownership import (
 )
 from activities.levers.pair.reading import Baseline
 from activities.levers.writing import clean_revisions
+from activities.release.others import tell_of_others
 from activities.release.patience import Waiting
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
@@ -58,6 +59,8 @@ async def release_pair(
     await _patch(cluster, target.namespace, target.name, released)
     waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
     taken = await _found(cluster, target.namespace, baseline.name)
+    if taken is not None and to == "wanted":
+        tell_of_others(taken, waiting.tell)
     if to == "baseline":
         await _back(cluster, target, baseline, replicas, waiting)
     else:

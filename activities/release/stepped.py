@@ -22,6 +22,7 @@ from activities.levers.ownership import (
     note_of,
     saved_baseline,
 )
+from activities.release.others import tell_of_others
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
@@ -54,6 +55,8 @@ async def release_stepped(
         TimedOut: when it does not end in time; the same command continues.
     """
     owner = f"{RELEASED_BY}{by}"
+    if to == "wanted":
+        tell_of_others(await cluster.get(lever.kinds[0], target.namespace, target.name), tell)
     taken = await _taken(cluster, lever, target, owner)
     rules, note = rules_of(target, taken), _ending_of(note_of(taken), to, owner)
     await autoscaling.free(cluster, target, tell)

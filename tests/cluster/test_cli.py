@@ -187,7 +187,8 @@ async def test_release_needs_no_temporal(lab: Lab, shell: Shell, way: str) -> No
     await run.until("it stands in the middle", lambda s: s.phase == "AwaitingApproval")
     worker.kill()
     with lab.watch("chat") as watcher:
-        await shell.run("release", f"{lab.namespace}/chat", "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1")
+        told = await shell.run("release", f"{lab.namespace}/chat", "--to", way, TEMPORAL_ADDRESS="127.0.0.1:1")
+    assert "warning" not in told.stderr  # nobody else wrote it
     watcher.assert_within(4, 5, passing=1)
     image = {"baseline": "chat:1", "wanted": "chat:2"}[way]
     assert len(lab.pods("chat", image)) == 4 == len(lab.pods("chat"))

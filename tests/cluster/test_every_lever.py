@@ -348,7 +348,8 @@ async def test_release_without_temporal(stack: Stack, kind: Kind, tmp_path: Path
             name = f"{lab.namespace}/{end}"  # a pair is a Deployment by this name
             named = f"{kind.kind}/{name}" if kind is PairSubject else name
             with PodWatcher(lab.core.api_client, lab.namespace, subject.selector) as watcher:
-                await shell.run("release", named, "--to", end, TEMPORAL_ADDRESS=NOWHERE)
+                told = await shell.run("release", named, "--to", end, TEMPORAL_ADDRESS=NOWHERE)
+            assert "warning" not in told.stderr
             watcher.assert_within(way.floor + MORE, way.ceiling + MORE, passing=way.passing_back)
             assert subject.settings() == subject.settled(outcome, before)
             if not issubclass(kind, PairSubject | SupervisedSubject):

@@ -226,6 +226,21 @@ async def test_the_floor_holds_whatever_somebody_else_writes(served: Lab) -> Non
     await asyncio.gather(*map(one, STAGES))
 
 
+async def test_a_release_to_what_somebody_else_wrote_keeps_the_floor(served: Lab, tmp_path: Path) -> None:
+    """`--to wanted` goes on to the template that is there: it says whose that is, and the new replicas stay ready."""
+    asks = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
+    async with served.case("chat", 3, strategy=asks) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        restart = {"metadata": {"annotations": {RESTARTED: "2026-01-01T00:00:00Z"}}}
+        served.patch("chat", {"spec": {"template": restart}}, manager="kubectl-rollout")
+        await case.run.until("it holds", lambda s: s.phase == "Held")
+        told = await Shell(served, tmp_path).run("release", f"{served.namespace}/chat", "--to", "wanted")
+        assert "warning: kubectl-rollout (Update at" in told.stderr
+        assert (await case.run.end()).status.outcome == "Aborted"
+        assert case.subject.settings() == case.subject.settled("Completed", case.before)
+    case.watcher.assert_within(3, 4, passing=1)
+
+
 WHOLE: dict[str, Any] = {
     "minReadySeconds": 8,
     "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}},

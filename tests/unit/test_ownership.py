@@ -15,6 +15,7 @@ from activities.levers.ownership import (
     deleted,
     deletion_of,
     is_written_by_us,
+    later_writer_of,
     refuse_lost,
     refuse_resized,
     remembered,
@@ -43,6 +44,8 @@ def entry(manager: str, *paths: tuple[str, ...], operation: str = "Update", at: 
 
 
 OURS = entry("segue", SURGE, PAUSED)
+TEMPLATE = ("f:template", "f:spec", "f:containers")
+THEIRS = entry("kubectl-set", TEMPLATE, at="2026-01-01T00:00:09Z")
 CO_OWNER = entry("argocd-controller", SURGE, operation="Apply", at="2026-01-01T00:00:09Z")
 
 
@@ -66,6 +69,20 @@ def test_a_value_is_ours_while_we_own_its_field(entries: list[Any], ours: bool) 
 def test_the_other_writer_has_a_name() -> None:
     found = {"metadata": {"managedFields": [entry("segue", PAUSED), CO_OWNER]}, "spec": {}}
     assert writer_of(found, SURGE) == "argocd-controller (Apply at 2026-01-01T00:00:09Z)"
+
+
+@pytest.mark.parametrize(
+    ("entries", "who"),
+    [
+        pytest.param([entry("segue", TEMPLATE, at="2026-01-01T00:00:10Z"), THEIRS], "", id="ours-is-later"),
+        pytest.param([entry("segue", TEMPLATE), THEIRS], "kubectl-set (Update at 2026-01-01T00:00:09Z)", id="theirs"),
+        pytest.param([THEIRS], "kubectl-set (Update at 2026-01-01T00:00:09Z)", id="only-they-wrote"),
+        pytest.param([entry("segue", TEMPLATE), CO_OWNER], "", id="another-field"),
+        pytest.param([], "", id="nobody"),
+    ],
+)
+def test_who_wrote_a_field_after_us_has_a_name(entries: list[Any], who: str) -> None:
+    assert later_writer_of({"metadata": {"managedFields": entries}}, TEMPLATE[:1]) == who
 
 
 @pytest.mark.parametrize(
