@@ -12,6 +12,7 @@ from weather.judge import (
     Lead,
     Moment,
     Pod,
+    Requested,
     Seen,
     Size,
     breaches,
@@ -168,6 +169,23 @@ def test_the_ceiling_holds_but_for_a_moment() -> None:
     smaller = [Size(0, 4), Size(110, 2)]
     assert not _judged(_moments(_pods(4, 1), _pods(4, 1), _pods(2)), smaller)
     assert _judged(_moments(_pods(4), _pods(3), _pods(4, 3)), smaller)
+
+
+def test_a_controller_may_be_late_to_remove_what_is_no_longer_requested() -> None:
+    """For some seconds, and only those pods: the write that no longer requests them must be the earlier one."""
+    old, new = ({f"{owner}{n}": READY._replace(owner=owner) for n in range(3)} for owner in ("a", "b"))
+    pods = old | {"b0": new["b0"], "b1": new["b1"]}
+    late, later = (Moment(at, pods, revision=7) for at in (100.0, 103.0))
+
+    def judged(*moments: Moment, **requested: int) -> list[str]:
+        asked = [Requested(3, {"a": 3, "b": 2}), Requested(7, requested), Requested(9, {"a": 0, "b": 0})]
+        return _judged([Moment(90, old), *moments], [Size(0, 4)], Budget(0, 1), requested=asked)
+
+    assert not judged(late, later, a=2, b=2)
+    assert judged(late, later, a=3, b=2)
+    assert judged(late, later._replace(revision=6), a=2, b=2)
+    assert judged(late, later._replace(at=111.0), a=2, b=2)
+    assert judged(late._replace(pods=old | new | {"b3": new["b0"]}), a=0, b=4), "more than one write may move"
 
 
 def test_what_was_unready_a_moment_ago_may_be_removed() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from subjects import Subject
 from watcher import is_live, is_ready
 
-from weather.judge import Moment, Pod, Size
+from weather.judge import Moment, Pod, Requested, Size
 
 _AGAIN_S = 0.1
 _CATCH_UP_S = 60.0
@@ -103,11 +103,15 @@ class Eyes:
             functools.partial(lab.core.list_namespaced_pod, lab.namespace), subject.selector, self._see_pods
         )
         self._target = Follower(_reading(subject), "", self._see_target)
+        self.requested: list[Requested] = []
+        self._sets = Follower(
+            functools.partial(lab.apps.list_namespaced_replica_set, lab.namespace), subject.selector, self._see_sets
+        )
 
     def close(self) -> None:
         """Observe the last events, and stop."""
-        self._pods.stop()
-        self._target.stop()
+        for each in (self._pods, self._target, self._sets):
+            each.stop()
 
     @property
     def pods(self) -> list[Any]:
@@ -117,6 +121,10 @@ class Eyes:
     def _see_pods(self, event: str, found: dict[str, Any], revision: int) -> None:
         pods = {p["metadata"]["uid"]: _pod(p) for p in found.values()}
         self.moments.append(Moment(time.monotonic(), pods, event, revision))
+
+    def _see_sets(self, _: str, found: dict[str, Any], revision: int) -> None:
+        replicas = {each["metadata"]["uid"]: int(each["spec"]["replicas"]) for each in found.values()}
+        self.requested.append(Requested(revision, replicas))
 
     def _see_target(self, _: str, targets: dict[str, Any], __: int) -> None:
         found = self._replicas([each for name, each in targets.items() if name in self._names])
@@ -148,7 +156,8 @@ def _reading(subject: Subject) -> Callable[..., Any]:
 def _pod(pod: Any) -> Pod:
     live = is_live(pod)
     image = str(pod["spec"]["containers"][0]["image"])
-    return Pod(image.rpartition(":")[2], live and is_ready(pod), live, _is_drained(pod), _name(pod))
+    owner = next((each["uid"] for each in pod["metadata"].get("ownerReferences", []) if each.get("controller")), "")
+    return Pod(image.rpartition(":")[2], live and is_ready(pod), live, _is_drained(pod), _name(pod), owner)
 
 
 def _is_drained(pod: Any) -> bool:

@@ -1,5 +1,6 @@
 """The judge: floor, ceiling and end of a rollout, from what was observed of it. It shares no code with Segue."""
 
+import collections
 import itertools
 import math
 import re
@@ -15,6 +16,8 @@ PASSING, PASSING_S = 2, 1.0
 """Decision 6: so many pods may exceed the ceiling for so long, where a controller adds and removes at once."""
 BACKLOG_S = 5.0
 """After an outage of a controller or the API server, any number of pods may pass for so long."""
+OVERDUE_S = 10.0
+"""They may for so long while the controller of a ReplicaSet has yet to remove pods that it no longer requests."""
 CATCHES_UP_S = 45.0
 """A controller may learn of changes so long after an outage: each of its streams tries again at growing intervals."""
 SPOILED_S = 40.0
@@ -32,6 +35,8 @@ class Pod(NamedTuple):
     is_drained: bool = False
     """Whether the rollout itself took it out of its Services, before it stops."""
     name: str = ""
+    owner: str = ""
+    """The uid of its controller."""
 
 
 class Moment(NamedTuple):
@@ -85,6 +90,13 @@ class Size(NamedTuple):
     replicas: int
 
 
+class Requested(NamedTuple):
+    """How many pods each ReplicaSet of the target requests from a write on, by its uid."""
+
+    revision: int
+    replicas: Mapping[str, int]
+
+
 @dataclass(frozen=True)
 class Budget:
     """``maxSurge`` and ``maxUnavailable`` as written."""
@@ -126,6 +138,8 @@ class Seen:
     moments: Sequence[Moment]
     sizes: Sequence[Size]
     budget: Budget
+    requested: Sequence[Requested] = ()
+    """In the order of their revisions; none for a target without ReplicaSets."""
     taken: Collection[str] = ()
     """The uids of the pods that a fault deleted."""
     spoiled: Collection[float] = ()
@@ -264,11 +278,20 @@ def _over(seen: Seen) -> Iterable[str]:
         over_since = (over_since or moment.at) if moment.total > allowed else None
         # A controller that was away works off its backlog in any order.
         was_away = known_since < moment.at - LATE_S
-        is_passing = over_since is not None and moment.at - over_since < (BACKLOG_S if was_away else PASSING_S)
+        is_late = moment.total - _overdue(seen.requested, moment) <= allowed
+        limit_s = OVERDUE_S if is_late else BACKLOG_S if was_away else PASSING_S
+        is_passing = over_since is not None and moment.at - over_since < limit_s
         passing = math.inf if was_away else max(seen.passing, _passing(seen, moment.at))
         if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total
+
+
+def _overdue(requested: Sequence[Requested], moment: Moment) -> int:
+    """Return how many live pods are no longer requested: the write that asks to remove them is known."""
+    known = next((each.replicas for each in reversed(requested) if each.revision <= moment.revision), {})
+    live = collections.Counter(pod.owner for pod in moment.pods.values() if pod.is_live)
+    return sum(max(0, live[owner] - replicas) for owner, replicas in known.items())
 
 
 def _passing(seen: Seen, at: float) -> int:

@@ -414,7 +414,7 @@ class Player:
         # Only its own controllers move it: what they do while they catch up is theirs.
         catching_up = [ended for _, ended in self.weather.outages] if self.rolled.kind == "Supervised" else []
         seen = judge.Seen(
-            eyes.moments, eyes.sizes, budget, taken, done.spoiled, catching_up, done.misleading,
+            eyes.moments, eyes.sizes, budget, eyes.requested, taken, done.spoiled, catching_up, done.misleading,
             outages=self.weather.outages, unready_before=unready,
         )  # fmt: skip
         found = judge.breaches(seen)[:3]
