@@ -1,6 +1,8 @@
 """Shared code of tests on real servers: targets, workers as processes, rollouts."""
 
 import asyncio
+import contextlib
+import functools
 import json
 import os
 import signal
@@ -19,6 +21,8 @@ import yaml
 from kube_api import client_of, create, raw
 from kubernetes import client
 from kubernetes.aio import config as aioconfig
+from kubernetes.client.exceptions import ApiException
+from runs import ends_with_run
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
 from temporalio.client import WorkflowQueryFailedError
@@ -70,6 +74,26 @@ async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, pol
     raise AssertionError(f"{what}: not within {limit_s:g} s; last seen: {found!r}")
 
 
+_RUNNING = (
+    ("segue.dev", "v1alpha1", "rollouts"),
+    ("autoscaling", "v2", "horizontalpodautoscalers"),
+    ("serving.kserve.io", "v1beta1", "inferenceservices"),
+    ("serving.kserve.io", "v1alpha1", "servingruntimes"),
+    ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets"),
+    ("apps", "v1", "deployments"),
+    ("apps", "v1", "statefulsets"),
+    ("batch", "v1", "jobs"),
+    ("apps", "v1", "replicasets"),
+)
+"""The kinds whose controllers work for them; the pods come last."""
+
+
+@functools.cache
+def published(file: str) -> list[dict[str, Any]]:
+    """Return the role of a published manifest, and its binding."""
+    return [*yaml.safe_load_all((ROOT / "deploy" / file).read_text())]
+
+
 @dataclass
 class Lab:
     """One namespace of a real cluster and one task queue of a real Temporal, with a test's objects."""
@@ -92,9 +116,7 @@ class Lab:
         if self.joins:
             return
         create(self.core.create_namespace, {"metadata": {"name": self.namespace}})
-        role, binding = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
-        self._rbac.create_namespaced_role(self.namespace, role)
-        self._rbac.create_namespaced_role_binding(self.namespace, binding)
+        self._grant_published("rbac.yaml")
         self._await_rights(client.AuthorizationV1Api(api))
 
     def _await_rights(self, authorization: Any) -> None:
@@ -108,28 +130,28 @@ class Lab:
 
     def grant(self, *, writes: bool = True) -> None:
         """Give the worker's user the published role in this namespace (as at the start), or only read rights."""
-        role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        role, _ = published("rbac.yaml")
         rules = role["rules"] if writes else [{**rule, "verbs": ["get", "list", "watch"]} for rule in role["rules"]]
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": rules})
 
     def grant_more(self, group: str, resource: str) -> None:
         """Allow the worker's user to roll a kind of custom resource as well."""
-        role, _ = yaml.safe_load_all((ROOT / "deploy/rbac.yaml").read_text())
+        role, _ = published("rbac.yaml")
         rule = {"apiGroups": [group], "resources": [resource], "verbs": ["get", "list", "watch", "patch"]}
         self._rbac.patch_namespaced_role(role["metadata"]["name"], self.namespace, {"rules": [*role["rules"], rule]})
 
     def let_make_jobs(self) -> None:
         """Give the worker's user the optional rights for gates of kind Job."""
-        self._grant_optional("rbac-gates.yaml")
+        self._grant_published("rbac-gates.yaml")
 
     def let_ask_pods(self) -> None:
         """Give the worker's user the optional rights to call pods by the API server, and to read logs and events."""
-        self._grant_optional("rbac-serving.yaml")
+        self._grant_published("rbac-serving.yaml")
 
-    def _grant_optional(self, published: str) -> None:
-        role, binding = yaml.safe_load_all((ROOT / "deploy" / published).read_text())
-        self._rbac.create_namespaced_role(self.namespace, role)
-        self._rbac.create_namespaced_role_binding(self.namespace, binding)
+    def _grant_published(self, file: str) -> None:
+        role, binding = published(file)
+        create(self._rbac.create_namespaced_role, self.namespace, role)
+        create(self._rbac.create_namespaced_role_binding, self.namespace, binding)
 
     # --- targets ---
 
@@ -339,8 +361,19 @@ class Lab:
             task.cancel()
         for worker in self.workers:
             worker.kill()
-        if not self.joins:
+        if self.joins:
+            return
+        if ends_with_run(self.stack.name):
+            await asyncio.to_thread(self._empty)
+        else:
             self.core.delete_namespace(self.namespace)
+
+    def _empty(self) -> None:
+        """Remove what runs or is watched: to delete a namespace costs the servers as much as several moves."""
+        for group, version, plural in _RUNNING:
+            with contextlib.suppress(ApiException):  # a kind that these servers do not have
+                self.custom.delete_collection_namespaced_custom_object(group, version, self.namespace, plural)
+        self.core.delete_collection_namespaced_pod(self.namespace)
 
 
 def pod_template(

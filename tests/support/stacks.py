@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from runs import RUN, stack_of_run
 from segue_local import Stack, tied_stack
 from segue_local.images import ensure_images
 from segue_local.once import locked
 from serving import ACCELERATOR, ACCELERATORS
 
-RUN = "SEGUE_TEST_RUN"
-"""The environment variable that names the run to its processes."""
 ADMITTED = ("segue", "segue-traffic", "segue-upgrade", "segue-objects")
 """The namespaces of installed workers: pods there reach the API server and Temporal."""
 _SHARED = ("test", "test-node", "test-open", "test-postgres")
@@ -27,7 +26,7 @@ _SHARED = ("test", "test-node", "test-open", "test-postgres")
 def shared_stacks() -> Iterator[None]:
     """Let all processes that start in the block share stacks, which end with the block or this process."""
     os.environ[RUN] = str(os.getpid())
-    names = [_name(kind) for kind in _SHARED]
+    names = [stack_of_run(kind) for kind in _SHARED]
     # It waits for the end of a pipe that only this process holds open. The kernel closes it even after SIGKILL.
     code = "import sys; from segue_local import Stack; sys.stdin.read(); [*map(Stack.remove, sys.argv[1:])]"
     guard = subprocess.Popen([sys.executable, "-c", code, *names], stdin=subprocess.PIPE, start_new_session=True)
@@ -98,7 +97,7 @@ def open_stack(kind: str) -> Iterator[Stack]:
 
 @contextmanager
 def _started(kind: str, **options: Any) -> Iterator[Stack]:
-    name = _name(kind)
+    name = stack_of_run(kind)
     if RUN in os.environ:
         # Use a running stack as it is: a test may have stopped one of its parts for a moment.
         yield Stack.find(name) or Stack.up(name, on_progress=_say, **options)
@@ -108,11 +107,7 @@ def _started(kind: str, **options: Any) -> Iterator[Stack]:
 
 
 def _tied(kind: str, **options: Any) -> AbstractContextManager[Stack]:
-    return tied_stack(_name(kind), on_progress=_say, **options)
-
-
-def _name(kind: str) -> str:
-    return f"segue-{kind}-{os.environ.get(RUN, os.getpid())}"
+    return tied_stack(stack_of_run(kind), on_progress=_say, **options)
 
 
 def _load_images(stack: Stack) -> None:

@@ -403,7 +403,7 @@ class Player:
         subject, eyes, done = events.subject, events.eyes, events.done
         ready = -1
         if ended_as in OUTCOMES:
-            ready = await self._settled(subject, eyes, ended_as)
+            ready = await self._settled(events, ended_as)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         taken, is_groups = done.taken | self.weather.taken, self.rolled.kind == "LeaderWorkerSet"
@@ -453,11 +453,15 @@ class Player:
     def _questions(self) -> list[dict[str, Any]]:
         return self.hooks.questions.get(self.rolled.hook, [])
 
-    async def _settled(self, subject: Subject, eyes: Eyes, ended_as: str) -> int:
-        """Wait until the end's pods are all that runs, and return how many are ready."""
-        ends = time.monotonic() + SETTLED_S
+    async def _settled(self, events: Events, ended_as: str) -> int:
+        """Wait until the end's pods are all that runs, and return how many are ready.
+
+        What is still broken is mended: the API server may have been away when that was due.
+        """
+        ends, eyes = time.monotonic() + SETTLED_S, events.eyes
         expected = self._images([*FOREIGN])[ended_as]
         while time.monotonic() < ends:
+            events.mend()
             pods = eyes.pods
             ready = sum(moment.is_ready for moment in eyes.moments[-1].pods.values())
             images = {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
