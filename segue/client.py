@@ -60,7 +60,7 @@ from segue.messages import Message, RetargetTo, name_of
 from segue.naming import none_in_cluster, none_in_namespace
 from segue.observation import Frozen
 from segue.plan import Plan
-from segue.pollers import ANSWER_S, no_worker, overridden, pollers_of, uncurrent, unserved
+from segue.pollers import ANSWER_S, no_worker, pinned_away, pollers_of, uncurrent, unserved
 from segue.report import Report
 from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
@@ -426,7 +426,7 @@ class Rollouts:
             queue = description.task_queue  # the rollout's: its client may have had another one than this one
             silent = error if queue == self.task_queue else no_worker(queue)
             polling, info = await self._pollers(queue), description.raw_description.workflow_execution_info
-            pinned = overridden(polling, info.versioning_info.versioning_override, handle.id, queue)
+            pinned = pinned_away(polling, info.versioning_info.versioning_override, handle.id, queue)
             raise pinned or uncurrent(polling, queue) or silent from error
 
     async def _task_failure(self, description: WorkflowExecutionDescription, what: str) -> str:

@@ -51,7 +51,7 @@ def uncurrent(found: DescribeTaskQueueResponse, task_queue: str) -> Unreachable 
     )
 
 
-def overridden(
+def pinned_away(
     found: DescribeTaskQueueResponse, override: VersioningOverride, workflow_id: str, task_queue: str
 ) -> Unreachable | None:
     """Return the error for a workflow that somebody pinned to a build of which no worker polls; None for any other."""

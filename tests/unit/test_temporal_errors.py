@@ -11,7 +11,7 @@ from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
-from segue.pollers import overridden
+from segue.pollers import pinned_away
 from segue.temporal_errors import translated
 
 QUEUE = "a-queue"
@@ -94,7 +94,7 @@ def test_a_workflow_that_somebody_pinned_to_a_build_without_workers(former: bool
 
     def told(build: str, override: VersioningOverride) -> str:
         poller = PollerInfo(deployment_options=WorkerDeploymentOptions(deployment_name="segue", build_id=build))
-        return str(overridden(DescribeTaskQueueResponse(pollers=[poller]), override, "rollout/a", "segue") or "")
+        return str(pinned_away(DescribeTaskQueueResponse(pollers=[poller]), override, "rollout/a", "segue") or "")
 
     assert "pinned this rollout in Temporal to deployment segue, build v9, and no worker of that build" in told(
         "v1", pinned

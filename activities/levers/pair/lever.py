@@ -486,34 +486,55 @@ class _Writing:
         Raises:
             Stale: when more than that changed.
         """
-        is_old = side.deployment["metadata"]["uid"] == self.pair.old.deployment["metadata"]["uid"]
-        tried_version = ""
+        metadata = side.deployment["metadata"]
+        is_old = metadata["uid"] == self.pair.old.deployment["metadata"]["uid"]
         for _ in range(_ATTEMPTS):
-            found = self.pair.old if is_old or self.pair.new is None else self.pair.new
-            metadata = found.deployment["metadata"]
-            patch = with_number(patch, found.deployment, self.request.state)
-            patch.setdefault("metadata", {})["resourceVersion"] = metadata["resourceVersion"]
             try:
-                if metadata["resourceVersion"] != tried_version:
-                    began, tried_version = time.monotonic(), metadata["resourceVersion"]
-                    await self._try(found.deployment, patch)
-                    if self.goal is not None and time.monotonic() - began > SLOW_S:
-                        await self.checked(self.goal)
-                        continue
-                after = await self._patched(metadata["name"], patch)
+                if await self._admitted(patch, is_old=is_old):
+                    return await self._write(patch, is_old=is_old)
             except Conflict:
-                self.pair = await self.fetch(self.target)
-                if self.pair.generation != self.generation:
-                    now = self.pair.generation
-                    why = f"the target changed since the decision: generation {now}, not {self.generation}"
-                    raise Stale(why) from None
-                continue
-            self.writes += 1
-            self.generation += after["metadata"]["generation"] - metadata["generation"]
-            changed = found._replace(deployment=after)
-            self.pair = self.pair._replace(**{"old" if is_old else "new": changed})
-            return
+                await self._read_again()
         raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+
+    async def _admitted(self, patch: Object, *, is_old: bool) -> bool:
+        """Try a patch by a dry run; return whether its Deployment is still the one that it was tried on.
+
+        After a slow dry run, both are read again: a replica may have been lost meanwhile.
+        """
+        tried, began = self._side(is_old=is_old).deployment, time.monotonic()
+        await self._try(tried, self._conditional(patch, tried))
+        if self.goal is None or time.monotonic() - began <= SLOW_S:
+            return True
+        await self.checked(self.goal)
+        return _version(self._side(is_old=is_old).deployment) == _version(tried)
+
+    async def _write(self, patch: Object, *, is_old: bool) -> None:
+        """Write a patch, and keep the answer as what was read."""
+        found = self._side(is_old=is_old)
+        before = found.deployment["metadata"]
+        after = await self._patched(before["name"], self._conditional(patch, found.deployment))
+        self.writes += 1
+        self.generation += after["metadata"]["generation"] - before["generation"]
+        self.pair = self.pair._replace(**{"old" if is_old else "new": found._replace(deployment=after)})
+
+    async def _read_again(self) -> None:
+        """Read both again after a conflict.
+
+        Raises:
+            Stale: when more than a status changed.
+        """
+        self.pair = await self.fetch(self.target)
+        if self.pair.generation != self.generation:
+            now = self.pair.generation
+            raise Stale(f"the target changed since the decision: generation {now}, not {self.generation}")
+
+    def _side(self, *, is_old: bool) -> Objects:
+        return self.pair.old if is_old or self.pair.new is None else self.pair.new
+
+    def _conditional(self, patch: Object, found: Object) -> Object:
+        """Return a patch with the number of the write, and what was read as its precondition."""
+        numbered = with_number(patch, found, self.request.state)
+        return {**numbered, "metadata": {**numbered.get("metadata", {}), "resourceVersion": _version(found)}}
 
     async def _try(self, found: Object, patch: Object) -> None:
         """Check what admission makes of a patch, by a dry run."""
@@ -567,6 +588,10 @@ class _Writing:
 
 
 # --- pure ---------------------------------------------------------------------------------------------------
+
+
+def _version(deployment: Object) -> str:
+    return str(deployment["metadata"]["resourceVersion"])
 
 
 def _pair(target: Target) -> PairTarget:
