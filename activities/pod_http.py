@@ -229,7 +229,7 @@ def _proxied(reply: Reply) -> Reply:
         return reply
     try:
         answer = json.loads(reply.text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return reply
     if not isinstance(answer, dict) or answer.get("kind") != "Status" or answer.get("apiVersion") != "v1":
         return reply

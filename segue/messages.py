@@ -17,7 +17,7 @@ from segue.observation import Cause, Frozen, Problem
 from segue.spec import Change, Strategy, refusal
 from segue.spec.base import wrong
 from segue.spec.lint_rule import LintRule
-from segue.state import Goal, Outcome, Phase, Reached, Retarget, State, requested
+from segue.state import PAUSED_BY, Goal, Outcome, Phase, Reached, Retarget, State, requested
 from segue.units import counted
 
 MAX_REPLICAS = 10_000
@@ -302,7 +302,7 @@ def _(message: Pause, state: State, now: float) -> State:
     _holdable_only(message, state)
     if state.paused:
         return state
-    return state.but(paused=f"paused by {message.sender}").noted(now, "paused", message.reason, message.by)
+    return state.but(paused=f"{PAUSED_BY} {message.sender}").noted(now, "paused", message.reason, message.by)
 
 
 @_receive.register

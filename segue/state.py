@@ -29,6 +29,8 @@ MAX_LOG = 400
 FIRST_KEPT = MAX_LOG // 2
 MAX_DETAIL = 1_000
 """The most characters of a line's detail, so that the state stays far below Temporal's limit of 2 MB."""
+PAUSED_BY = "paused by"
+"""The beginning of ``State.paused``, before who did it."""
 TO_BASELINE = "retargeted to the baseline by"
 """The reason of a rollback that a retarget to the running version requests."""
 NOBODY = "nobody (default)"

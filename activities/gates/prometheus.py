@@ -23,6 +23,8 @@ from segue.gates.asking import Grid
 MAX_ANSWER_BYTES = 16 * 2**20
 """More than the largest expected answer: 512 buckets over some hundred intervals, or 12 over ten thousand."""
 _SHOWN = 300
+_NOT_OF_THE_API = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What reading any other JSON, or none, can raise."""
 _NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the new address in its settings"
 
 
@@ -98,7 +100,7 @@ class Prometheus:
         body = await self._within("/api/v1/query", {"query": "time()"})
         try:
             return float(json.loads(body)["data"]["result"][1])
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (*_NOT_OF_THE_API, IndexError) as error:
             raise Unanswered(f"provider {self._name}: its answer is not of Prometheus' API") from error
 
     async def _within(self, path: str, form: dict[str, str]) -> bytes:
@@ -148,7 +150,7 @@ class Prometheus:
             return read_matrix(json.loads(body), over, most_series)
         except Unanswered as error:
             raise Unanswered(f"provider {self._name}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except _NOT_OF_THE_API as error:
             raise Unanswered(f"provider {self._name}: its answer is not of Prometheus' API") from error
 
 
@@ -188,6 +190,6 @@ def _refusal(status: int, body: bytes) -> str:
         return f"HTTP {status}: {_NO_REDIRECT}"
     try:
         reason = json.loads(body)["error"]
-    except (ValueError, TypeError, KeyError):
+    except _NOT_OF_THE_API:
         return f"HTTP {status}"
     return f"HTTP {status}: {str(reason)[:_SHOWN]}"

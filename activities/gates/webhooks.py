@@ -5,13 +5,12 @@ import ssl
 from collections.abc import Mapping
 
 import aiohttp
-from pydantic import ValidationError
 
 from activities.gates.base import GateContext
 from activities.gates.unreached import reason_of
 from activities.webhook_http import posted, trust
 from segue.errors import Refused, Unanswered
-from segue.gates.question import Answer, Question, question_of, unanswered
+from segue.gates.question import Answer, Question, question_of, read_answer, unanswered
 from segue.gates.verdict import Verdict
 from segue.gates.webhook_settings import Webhook
 from segue.spec.own_gates import OwnGate, WebhookGate
@@ -82,9 +81,4 @@ async def _read(response: aiohttp.ClientResponse) -> Answer:
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise Unanswered(f"answers with more than {MAX_ANSWER_BYTES} bytes")
-    try:
-        return Answer.model_validate_json(bytes(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Unanswered(f"sends an invalid answer: {where + ': ' if where else ''}{first['msg']}") from error
+    return read_answer(bytes(body))

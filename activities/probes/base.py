@@ -1,7 +1,7 @@
 """What all protocols share: a request, how to read its answer, and the expected answer."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, bounded
@@ -44,12 +44,35 @@ class Step(NamedTuple):
     """Whether it is a request as users send it: then it is also sent for warm-up, and several times."""
 
 
-def document_of(reply: Reply) -> Any:
-    """Return the answer as JSON; None if it is not JSON."""
+MAX_DEPTH = 100
+"""The deepest JSON that is read: what judges it is recursive."""
+
+
+def json_of(text: str) -> Any:
+    """Return a text as JSON; None if it is not JSON, or nested too deeply."""
     try:
-        return json.loads(reply.text)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return None if _is_too_deep(found) else found
+
+
+def _is_too_deep(found: Any) -> bool:
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return False
+    return True
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def document_of(reply: Reply) -> Any:
+    """Return the answer as JSON; None if it is not JSON, or nested too deeply."""
+    return json_of(reply.text)
 
 
 def parse_document(reply: Reply) -> ParsedReply:

@@ -4,13 +4,27 @@ https://platform.openai.com/docs/api-reference/chat
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from activities.probes.base import ProbeRequest, Read, Step, document_of, parse_object, says_loading, text_or_none
+from activities.probes.base import (
+    ProbeRequest,
+    Read,
+    Step,
+    document_of,
+    json_of,
+    parse_object,
+    says_loading,
+    text_or_none,
+)
 from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply
 from segue.spec.serving import Expected, OpenAI
 
 _DONE = "[DONE]"
+_ERROR_LINES = ("event:error", "error:")
+"""How a line of a stream begins, without spaces, if the data after it, or the line itself, is an error."""
+_GIVEN_UP = {"error", "abort"}
+"""Values of ``finish_reason`` by which a server says that it gave the answer up."""
 
 
 def steps(asks: OpenAI) -> list[Step]:
@@ -50,8 +64,12 @@ def whole(reply: Reply) -> ParsedReply:
     parsed = parse_object(reply)
     if reply.status != 200 or not isinstance(parsed.document, dict):
         return parsed
-    text = "" if _has_token(parsed.document) else "no choices with a text"
-    return parsed._replace(model=text_or_none(parsed.document.get("model")), broken=parsed.broken or text)
+    error = _error_in([parsed.document])
+    broken = (
+        f"an error ({error})" if error
+        else "" if _has_token(parsed.document) else "no choices with a text"
+    )  # fmt: skip
+    return parsed._replace(model=text_or_none(parsed.document.get("model")), broken=parsed.broken or broken)
 
 
 def streamed(reply: Reply) -> ParsedReply:
@@ -59,24 +77,32 @@ def streamed(reply: Reply) -> ParsedReply:
     if reply.status != 200:
         return ParsedReply(document=document_of(reply), loading=says_loading(reply))
     lines = [line.removeprefix("data:").strip() for line in reply.text.splitlines() if line.startswith("data:")]
-    events = [event for line in lines if isinstance(event := _event(line), dict)]
+    events = [event for line in lines if isinstance(event := json_of(line), dict)]
     if not events:
         return ParsedReply(broken="no events")
-    error = next((event["error"] for event in events if event.get("error")), None)
+    error = _error_in(events) or _error_line(reply.text)
     ended = _DONE in lines or any(c.get("finish_reason") for e in events for c in _choices(e))
     broken = (
-        f"an error in its stream ({json.dumps(error)})" if error is not None
+        f"an error in its stream ({error})" if error
         else "a stream without a token" if not any(_has_token(event) for event in events)
         else "" if ended else "a stream that broke off"
     )  # fmt: skip
     return ParsedReply(document=events[0], model=text_or_none(events[0].get("model")), broken=broken)
 
 
-def _event(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+def _error_in(documents: Iterable[dict[str, Any]]) -> str:
+    """Return the first error that a server reports in an answer with status 200; empty if there is none."""
+    for each in documents:
+        if each.get("error") or each.get("object") == "error":
+            return json.dumps(each.get("error") or each.get("message") or each)
+        for choice in _choices(each):
+            if (reason := choice.get("finish_reason")) in _GIVEN_UP:
+                return f"finish_reason {reason}"
+    return ""
+
+
+def _error_line(text: str) -> str:
+    return next((line for line in text.splitlines() if line.replace(" ", "").startswith(_ERROR_LINES)), "")
 
 
 def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from segue.errors import Conflict, NotFound, Refused, Stale
 from segue.observation import Foreign, Routed
 from segue.spec import MADE_LABEL, Rules, Target
 from segue.state import Goal, State
-from segue.traffic import ALL
+from segue.traffic import ALL, NONE
 
 SAVED = "segue.dev/traffic"
 """The field's value before the rollout, and the value that routes all traffic to the new side, as JSON."""
@@ -171,7 +171,8 @@ class Router(ABC):
         if self.routes_nothing(content, rules) and (absent := _absent(state)):
             return absent
         seen = None if share is None else self._observed(found, share, state)
-        changed = share is None or (mark is not None and (share != mark.share or holder is None))
+        restored = state.goal is Goal.BACK and share == NONE  # whoever did it: a rollback leads there
+        changed = share is None or (mark is not None and not restored and (share != mark.share or holder is None))
         who = writer_of(found, (f"f:{self.field}",)) if changed else None
         if changed and (who is not None or share is None):
             return Sight(seen, Foreign(who=who or "somebody", what=self._what(rules)))

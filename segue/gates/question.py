@@ -4,12 +4,26 @@ A webhook receives the question as JSON, a Job as environment variables, a plugi
 """
 
 import hashlib
+import json
+from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from segue.decide import next_waypoint
+from segue.errors import Unanswered
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import MASK, masked
@@ -177,7 +191,9 @@ def _pods(replicas: tuple[Replica, ...]) -> tuple[Pod, ...]:
 
 # --- the answer ------------------------------------------------------------------------------------------
 
-_Number = StrictInt | Annotated[StrictFloat, AllowInfNan(False)]  # JSON has no NaN and no infinity
+_MOST = 10**300
+_Number = Annotated[StrictInt, Field(ge=-_MOST, le=_MOST)] | Annotated[StrictFloat, AllowInfNan(False)]
+"""A number that a float can hold. JSON has no NaN and no infinity, but whole numbers of any length."""
 
 
 class Answer(BaseModel):
@@ -196,6 +212,30 @@ class Answer(BaseModel):
         texts = {masked(k)[:64]: _shown(k, v) for k, v in shown if isinstance(v, str)}
         why = masked(self.why)[:MAX_WHY] or f"{self.verdict}, without a reason"
         return Verdict(gate=gate, result=self.verdict, why=why, evidence=VerdictEvidence(numbers=numbers, texts=texts))
+
+
+def read_answer(body: bytes) -> Answer:
+    """Read an answer as a gate sent it.
+
+    Raises:
+        Unanswered: if it is anything else.
+    """
+    try:
+        answer = Answer.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unanswered(f"sends an invalid answer: {where + ': ' if where else ''}{first['msg']}") from error
+    json.loads(body, object_pairs_hook=_refuse_twice)
+    return answer
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse a name that is there twice: of two verdicts, one reader takes the first, and another one the last."""
+    counts = Counter(name for name, _ in pairs)
+    for name, count in counts.items():
+        if count > 1:
+            raise Unanswered(f"sends an invalid answer: it has {name[:40]!r} {count} times")
 
 
 def _shown(name: str, text: str) -> str:

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from collections.abc import Iterable
 from enum import StrEnum
 from functools import lru_cache
@@ -213,9 +214,16 @@ def _numbers(value: Any) -> list[float]:
     if isinstance(value, bool) or not isinstance(value, int | float | list):
         return []
     if not isinstance(value, list):
-        return [float(value)]
+        return [_as_float(value)]
     below = [_numbers(item) for item in value]
     return [n for numbers in below for n in numbers] if all(below) else []
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON has whole numbers of any length
+        return math.inf
 
 
 def shape_of(value: Any) -> list[int]:

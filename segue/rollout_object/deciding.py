@@ -11,7 +11,7 @@ from segue.rollout_object.desired import DesiredRollout
 from segue.rollout_object.orders import AnnotatedOrder
 from segue.rollout_object.status import Handled, ObjectStatus
 from segue.spec import OnDelete
-from segue.state import Outcome, Phase
+from segue.state import PAUSED_BY, Outcome, Phase
 from segue.status import Status
 
 REFUSED, LOST = "Refused", "Lost"
@@ -66,7 +66,16 @@ class Run:
         if self.owner is None:
             return False
         same_name = (self.owner.namespace, self.owner.name) == (desired.namespace, desired.name)
-        return self.owner.uid == desired.uid or (same_name and self.is_running)
+        adoptable = self.is_running or self.run_id == desired.recorded_run
+        return self.owner.uid == desired.uid or (same_name and adoptable)
+
+    def is_adopted_by(self, desired: DesiredRollout) -> bool:
+        """Whether another object of the same name has started it."""
+        return self.owner is not None and self.owner.uid != desired.uid and self.is_of(desired)
+
+    def is_paused_by(self, desired: DesiredRollout) -> bool:
+        """Whether ``spec.paused`` has paused it, by its own words: a record of that may be lost."""
+        return self.status is not None and self.status.reason.startswith(f"{PAUSED_BY} {desired.object_name} ")
 
 
 class ObjectAct(StrEnum):
@@ -81,6 +90,8 @@ class ObjectAct(StrEnum):
 
     An object has the finalizer only from here until its rollout has ended: one at rest can be deleted at once, also
     with its namespace, whose roles may go before it."""
+    ADOPT = "adopt"
+    """Add the finalizer, and record the run under way: somebody removed one of them, or recreated the object."""
     ORDER = "order"
     """Send an order by an annotation to the rollout, and record the answer."""
     START = "start"
@@ -97,7 +108,8 @@ class ObjectAct(StrEnum):
 def workflow_to_read(desired: DesiredRollout, recorded: ObjectStatus) -> str:
     """Return the id of the workflow that the decision depends on; empty if it depends on none."""
     if desired.is_deleted:
-        return recorded.workflow_id if desired.is_claimed and desired.standing.on_delete is OnDelete.ABORT else ""
+        aborts = desired.is_claimed and desired.standing.on_delete is OnDelete.ABORT
+        return (recorded.workflow_id or desired.workflow_id) if aborts else ""
     if recorded.workflow_id and (recorded.starting or not recorded.outcome):
         return recorded.workflow_id
     return desired.workflow_id if differs(desired, recorded.handled, recorded.outcome) else ""
@@ -118,7 +130,7 @@ def decide(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
     if open_order(desired, recorded) is not None:
         return ObjectAct.ORDER
     if run is not None and run.is_running:
-        return _steer(desired, recorded, run)
+        return _steer(desired, recorded, run) if _is_recorded(desired, recorded, run) else ObjectAct.ADOPT
     outcome = run.outcome if run is not None and run.is_of(desired) else recorded.outcome
     wanted = not desired.refusal and differs(desired, handled(desired, recorded, run), outcome)
     if not wanted or desired.standing.paused:
@@ -153,14 +165,22 @@ def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrde
 
 
 def handled(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> Handled | None:
-    """Return the request of the latest start or retarget, even if a killed controller did not record it."""
-    found = [recorded.handled] if recorded.handled else []
-    if run is not None and run.is_of(desired) and run.owner is not None:
-        found.append(run.owner.handled)
-        if any(map(desired.is_requester, run.retargeted_by)):
-            found.append(handled_now(desired))
+    """Return the request of the latest start or retarget, even if a killed controller did not record it.
+
+    Returns None if nobody knows it: none was made, or one of an earlier generation may have arrived.
+    """
+    if run is None or run.owner is None or not run.is_of(desired):
+        return recorded.handled
+    is_own = not run.is_adopted_by(desired)
+    if is_own and any(map(desired.is_requester, run.retargeted_by)):
+        return handled_now(desired)
+    if recorded.retargeting:
+        return None
+    if not is_own:  # the generations of another object, and what it retargeted to, say nothing here
+        return recorded.handled
     # Of one generation the run's own: a retry starts again without a new generation.
-    return max(reversed(found), key=lambda each: each.generation, default=None)
+    found = (run.owner.handled, recorded.handled or run.owner.handled)
+    return max(found, key=lambda each: each.generation)
 
 
 def handled_now(desired: DesiredRollout) -> Handled:
@@ -190,6 +210,14 @@ def _leave(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> 
     return ObjectAct.WAIT if recorded.aborted else ObjectAct.ABORT
 
 
+def _is_recorded(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> bool:
+    """Whether the object has what a deletion and the end of this run need; one of somebody else needs nothing."""
+    if not run.is_of(desired):
+        return True
+    is_known = recorded.run_id == run.run_id or not run.is_adopted_by(desired)
+    return desired.is_claimed and recorded.workflow_id == run.workflow_id and is_known
+
+
 def _steer(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectAct:
     """Return how the rollout under way follows the object."""
     if not run.is_of(desired) or run.status is None:
@@ -199,17 +227,19 @@ def _steer(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> ObjectA
     if "retarget" in can and is_edited and any(edits(desired, recorded, run)):
         return ObjectAct.RETARGET
     if desired.standing.paused:
-        moves = not recorded.paused or run.status.phase is Phase.PROGRESSING  # a person may have resumed it
+        moves = not recorded.paused or not run.status.pause  # a person may have resumed it
         return ObjectAct.PAUSE if "pause" in can and moves else ObjectAct.WAIT
-    if recorded.paused and not desired.refusal:  # nothing goes on for a spec that nobody understands
-        is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
-        return ObjectAct.RESUME if "resume" in can and not is_held else ObjectAct.FORGET_PAUSE
-    return ObjectAct.WAIT
+    if desired.refusal:  # nothing goes on for a spec that nobody understands
+        return ObjectAct.WAIT
+    is_held = run.status.phase in {Phase.HELD, Phase.NEEDS_HUMAN}  # that is not what spec.paused did
+    if "resume" in can and not is_held and (recorded.paused or run.is_paused_by(desired)):
+        return ObjectAct.RESUME
+    return ObjectAct.FORGET_PAUSE if recorded.paused else ObjectAct.WAIT
 
 
 def edits(desired: DesiredRollout, recorded: ObjectStatus, run: Run) -> tuple[bool, bool]:
     """Return whether the change, and the strategy, differ from what the rollout under way was given."""
     known = handled(desired, recorded, run)
     if known is None:
-        return False, False
+        return True, True
     return known.change != desired.marks.change, known.strategy != desired.marks.strategy

@@ -45,13 +45,20 @@ class DesiredRollout:
     """Whether ``rollout`` has only target and change: the request was handled, with the profile as it was then."""
     orders: tuple[AnnotatedOrder, ...] = ()
     """What its annotations order."""
+    recorded_run: str = ""
+    """The run that its status records."""
     author: str = ""
     """Who wrote the spec, by the object's stamp; empty if it names nobody. The controller checks who guards it."""
 
     @property
+    def object_name(self) -> str:
+        """The object at any generation: the beginning of ``by``."""
+        return f"{OBJECT}{self.namespace}/{self.name}"
+
+    @property
     def by(self) -> str:
         """The requester, in reports."""
-        return f"{OBJECT}{self.namespace}/{self.name} generation {self.generation}"
+        return f"{self.object_name} generation {self.generation}"
 
     @property
     def chosen_by(self) -> str:
@@ -104,6 +111,7 @@ def desired_rollout(
         profile=named,
         is_bare=is_bare,
         orders=orders_of(annotations),
+        recorded_run=recorded.run_id,
         author=annotations.get(stamp_of(EDIT), ""),
     )
 

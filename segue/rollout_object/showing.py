@@ -65,7 +65,7 @@ def show(seen: Seen, recorded: ObjectStatus, now: str) -> ObjectStatus:
 def is_refused(desired: DesiredRollout, found: ObjectStatus) -> bool:
     """Whether the rollout under way refused this edit, and none has started for it since."""
     known = found.handled
-    return found.refused_generation == desired.generation and known is not None and not known.is_for(desired.marks)
+    return found.refused_generation == desired.generation and (known is None or not known.is_for(desired.marks))
 
 
 def recorded_refusal(recorded: ObjectStatus) -> str:
@@ -80,14 +80,16 @@ def _progress(seen: Seen, recorded: ObjectStatus) -> ObjectStatus:
     if not seen.is_read:
         return recorded
     if recorded.starting:  # what was recorded about the former rollout ends with it
-        recorded = recorded.but(starting=0, paused=False, aborted=False)
+        recorded = recorded.but(starting=0, retargeting=0, paused=False, aborted=False)
     if run is not None and not run.is_of(seen.desired):
         return recorded if run.is_running else _after(recorded, run)
     if run is None:
         lost = recorded.run_id and not recorded.outcome
         return recorded.but(outcome=LOST, reason="", waiting_for="", approval="", pause="") if lost else recorded
+    known = handled(seen.desired, recorded, run)
     found = recorded.but(
-        workflow_id=run.workflow_id, run_id=run.run_id, handled=handled(seen.desired, recorded, run),
+        workflow_id=run.workflow_id, run_id=run.run_id, handled=known,
+        retargeting=recorded.retargeting if known is None else 0,
         outcome=_outcome(seen.desired, run), missing=run.is_missing,
         waiting_for="", reason=_short(run.why), approval="", pause="",
     )  # fmt: skip

@@ -107,6 +107,9 @@ class ObjectStatus(Shown):
     run_id: str = Field(default="", description="The run of that workflow.")
     handled: Handled | None = None
     starting: int = Field(default=0, description="The generation that starts, written before the start; else 0.")
+    retargeting: int = Field(
+        default=0, description="The generation that a retarget is sent for, written before it is sent; else 0."
+    )
     paused: bool = Field(default=False, description="Whether spec.paused has paused the rollout under way.")
     aborted: bool = Field(default=False, description="Whether the deletion has aborted the rollout under way.")
     missing: bool = Field(default=False, description="Whether the start was refused because something does not exist.")

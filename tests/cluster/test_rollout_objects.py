@@ -230,7 +230,6 @@ async def test_rollouts_follow_their_objects(objects: Objects) -> None:
         assert latest.run_id == objects.get(name)["status"]["runId"], name
     ended = WorkflowExecutionStatus.COMPLETED
     others = {
-        "left": [WorkflowExecutionStatus.RUNNING],
         "edited": [ended, ended],
         "same": [WorkflowExecutionStatus.FAILED],
         "shared": [ended] * 3,
@@ -312,9 +311,14 @@ async def _is_deleted(objects: Objects) -> None:
 
 
 async def _is_left(objects: Objects) -> None:
+    """Its rollout goes on without it; whoever creates it again gets that rollout, with its own version."""
     await objects.reaches("left", "AwaitingApproval")
     objects.delete("left")
     await until("the object to be gone", lambda: not objects.exists("left"), LIMIT_S)
+    await objects.has_runs("left", [WorkflowExecutionStatus.RUNNING])
+    objects.create("left", {"images": {"server": "example/chat:3"}})
+    await objects.becomes("left", "Ready")
+    assert objects.images("left") == ["example/chat:3"] * 2
 
 
 SHARED = {"first": "example/chat:2", "second": "example/chat:3"}
@@ -338,6 +342,22 @@ async def _is_shared(objects: Objects) -> None:
     await started.end()
     objects.patch(last, {"metadata": {"annotations": {"read": "again"}}})  # else within some minutes
     assert "started by a command" in (await objects.becomes(last, "Stalled"))["reason"]
+
+
+async def test_an_edit_that_is_taken_back_before_it_is_recorded(objects: Objects) -> None:
+    """The controller is killed when the retarget has arrived. The next one found its record of the former version."""
+    lab = objects.lab
+    await lab.deploy("chat", 2)
+    diary = Diary(str(lab.stack.state_dir / "logs" / f"controller-{lab.namespace}.diary"))
+    killed = objects.controller(("killing_controller",), **{DIARY: diary.path, POINT: "send#1:after"})
+    objects.create("chat", strategy=STOPS)
+    await objects.reaches("chat", "AwaitingApproval")
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
+    await until("the controller to be killed", lambda: killed.exitcode is not None)
+    objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:2"}}, "strategy": None}})
+    objects.controller()
+    await objects.becomes("chat", "Ready")
+    assert objects.images("chat") == ["example/chat:2"] * 2
 
 
 def message_of(error: ApiException) -> str:

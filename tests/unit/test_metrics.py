@@ -1,11 +1,13 @@
 """Metrics in specs: how each wrong one is refused, which queries each side gets, and how answers are put together."""
 
+import json
+import math
 import re
 from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from activities.gates.prometheus import read_matrix
+from activities.gates.prometheus import Prometheus, PrometheusSettings, read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
 from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
 from segue.gates.measured import MeasuredAnswer, Values, joined
@@ -279,6 +281,23 @@ def test_many_series_are_told_and_not_guessed() -> None:
         read_matrix(two, OVER, 1)
     with pytest.raises(Unanswered, match="instead of a matrix"):
         read_matrix({"status": "success", "data": {"resultType": "scalar", "result": []}}, OVER, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(json.dumps(matrix(({}, [["NaN", "1"]]))).encode(), id="no-time"),
+        pytest.param(json.dumps(matrix(({}, [[10**400, "1"]]))).encode(), id="no-float"),
+        pytest.param(json.dumps(matrix(({}, [[math.inf, "1"]]))).encode(), id="infinite-time"),
+        pytest.param(b"<html>", id="html"),
+    ],
+)
+def test_any_other_answer_is_named(body: bytes) -> None:
+    """It raises nothing else, which would be told as an error of Segue's."""
+    provider = Prometheus("main", PrometheusSettings(url="http://prometheus"))
+    with pytest.raises(Unanswered, match="provider main: its answer is not of Prometheus' API"):
+        provider._read(body, OVER, 1)
 
 
 def test_counts_without_bad_events_are_good_and_without_any_unknown() -> None:

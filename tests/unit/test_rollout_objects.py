@@ -87,10 +87,12 @@ STRATEGY, RULES = wants(2, strategy={"maxSurge": 2}), wants(2, readiness={"deadl
 PAUSED, RETRIED = wants(2, paused=True), wants(1, retry="now")
 DELETED = wants(2, deleted=True)
 MOVED = wants(2, target={"name": "other"})
-PAUSED_STATUS = status(Phase.PAUSED, "resume retarget abort")
+PAUSED_STATUS = status(Phase.PAUSED, "pause resume retarget abort", pause="pause@1a")
+OWN_PAUSE = status(Phase.PAUSED, "pause resume retarget abort", reason=f"paused by {PAUSED.by}: spec.paused")
 BACK = status(Phase.ROLLING_BACK, "abort")
 LEFT = replace(FIRST, uid="u2")
-"""Created again after it was deleted with ``onDelete: leave``."""
+"""Created again after it was deleted with ``onDelete: leave``, or its finalizer was removed."""
+ADOPTED = replace(LEFT, recorded_run="r1")
 
 NOTES = {"segue.dev/approve": "50%@1a fine", "segue.dev/approve-by": "alice"}
 APPROVED = wants(notes=NOTES)
@@ -150,13 +152,27 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
     "an object of the same name was deleted": (
         FIRST, record(starting=1), run(FIRST, uid="u0", ended="Aborted"), ObjectAct.START,
     ),
-    "an object of the same name left it": (LEFT, record(), run(FIRST), ObjectAct.WAIT),
-    "an object of the same name left another": (LEFT, record(), run(SECOND), ObjectAct.RETARGET),
+    "an object of the same name left it": (LEFT, record(), run(FIRST), ObjectAct.ADOPT),
+    "it left it, adopted": (ADOPTED, record().but(run_id="r1"), run(FIRST), ObjectAct.RETARGET),
+    "it left it at a later generation, adopted and retargeted": (ADOPTED, record(LEFT), run(SECOND), ObjectAct.WAIT),
+    "it left it, adopted, ended": (ADOPTED, record(LEFT), run(SECOND, ended="RolledBack"), ObjectAct.RELEASE),
+    "it left it, adopted, ended before the retarget": (
+        ADOPTED, record().but(run_id="r1"), run(FIRST, ended="Completed"), ObjectAct.CLAIM,
+    ),
     # Its own rollout runs.
     "runs": (FIRST, record(FIRST), run(FIRST), ObjectAct.WAIT),
     "runs, edited": (SECOND, record(FIRST), run(FIRST), ObjectAct.RETARGET),
     "runs, edited, retargeted": (SECOND, record(SECOND), run(FIRST), ObjectAct.WAIT),
     "runs, another strategy": (STRATEGY, record(FIRST), run(FIRST), ObjectAct.RETARGET),
+    "runs, edited, killed, and edited back": (wants(3), record(FIRST, retargeting=2), run(FIRST), ObjectAct.RETARGET),
+    "runs, edited, killed, and edited back, is going back": (
+        wants(3), record(FIRST, retargeting=2), run(FIRST, status=BACK), ObjectAct.WAIT,
+    ),
+    "runs, edited, killed, and edited back, and it ended": (
+        wants(3), record(FIRST, retargeting=2), run(FIRST, ended="Completed"), ObjectAct.CLAIM,
+    ),
+    "its status is emptied": (FIRST, ObjectStatus(), run(FIRST), ObjectAct.ADOPT),
+    "its finalizer is removed": (wants(claimed=False), record(FIRST), run(FIRST), ObjectAct.ADOPT),
     "runs, other rules": (RULES, record(FIRST), run(FIRST), ObjectAct.WAIT),
     "runs, edited, its retarget was refused": (SECOND, record(FIRST, refused_generation=2), run(FIRST), ObjectAct.WAIT),
     "runs, edited, is going back": (SECOND, record(FIRST), run(FIRST, status=BACK), ObjectAct.WAIT),
@@ -167,6 +183,12 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
     "runs, paused, and somebody resumed it": (PAUSED, record(FIRST, paused=True), run(FIRST), ObjectAct.PAUSE),
     "runs, not paused any more": (
         FIRST, record(FIRST, paused=True), run(FIRST, status=PAUSED_STATUS), ObjectAct.RESUME,
+    ),
+    "runs, paused, and somebody resumed it at a stop": (
+        PAUSED, record(FIRST, paused=True), run(FIRST, status=status(Phase.AWAITING_APPROVAL)), ObjectAct.PAUSE,
+    ),
+    "runs, paused, killed, and not paused any more": (
+        wants(3), record(FIRST), run(FIRST, status=OWN_PAUSE), ObjectAct.RESUME,
     ),
     "runs, a person paused it": (FIRST, record(FIRST), run(FIRST, status=PAUSED_STATUS), ObjectAct.WAIT),
     "runs, resumed": (FIRST, record(FIRST, paused=True), run(FIRST), ObjectAct.FORGET_PAUSE),
@@ -195,6 +217,7 @@ TABLE: dict[str, tuple[DesiredRollout, ObjectStatus, Run | None, ObjectAct]] = {
     "deleted, ordered": (replace(DELETED, orders=APPROVED.orders), record(FIRST), run(FIRST), ObjectAct.ABORT),
     # Deleted.
     "deleted, runs": (DELETED, record(FIRST), run(FIRST), ObjectAct.ABORT),
+    "deleted, its status is emptied": (DELETED, ObjectStatus(), run(FIRST), ObjectAct.ABORT),
     "deleted, aborts": (DELETED, record(FIRST, aborted=True), run(FIRST, status=BACK), ObjectAct.WAIT),
     "deleted, aborted": (DELETED, record(FIRST, aborted=True), run(FIRST, ended="Aborted"), ObjectAct.RELEASE),
     "deleted, ended": (DELETED, record(FIRST, outcome="Completed"), None, ObjectAct.RELEASE),

@@ -91,6 +91,19 @@ def test_what_routes_nothing_any_more_is_named_and_keeps_no_rollback(found: Obje
     assert back.foreign is None and back.routed is not None and (back.routed.share, back.routed.pending) == (50, "")
 
 
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_leads_users_back_already_keeps_no_rollback(*, holds: bool) -> None:
+    """Somebody created it again, or their GitOps tool set it back: a rollback held for a person after each step."""
+    restored = route(rule(old=100), uid="second", generation=1)
+    wrote = {"manager": "argocd", "operation": "Update", "time": "2026-01-01T00:00:00Z"}
+    restored["metadata"]["managedFields"] = [{**wrote, "fieldsV1": {"f:spec": {"f:rules": {}}}}]
+    if not holds:
+        restored["metadata"]["annotations"] = {}
+    there, back = sight(restored), sight(restored, Goal.BACK)
+    assert there.foreign is not None and there.foreign.who.startswith("argocd")
+    assert back.foreign is None and back.routed is not None and back.routed.share == 0
+
+
 def test_a_rule_that_others_moved_is_still_the_rollouts() -> None:
     """Written by its index, the weights would replace the backends of somebody else's rule."""
     moved = route(OTHER, HALF)

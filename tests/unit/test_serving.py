@@ -174,6 +174,22 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
     ("late", reply(events(chunk("0 ")), first_s=3.0), WRONG, "returned the first token after 3.000 s; 1 s are allowed"),
     ("model", reply(events(chunk("0 ", model="x")), first_s=0.1), WRONG, "as model 'x', not 'words'"),
     ("error-inside", reply(events({"error": {"message": "OOM"}}), first_s=0.1), WRONG, "an error in its stream"),
+    *(
+        (
+            f"error-{name}",
+            reply(events(chunk("0 ")) + line + events(done=True), first_s=0.1),
+            WRONG,
+            f"an error in its stream ({told})",
+        )
+        for name, line, told in (
+            ("of-vllm", events({"object": "error", "message": "CUDA"}, done=False), '"CUDA"'),
+            ("as-an-event", "event: error\ndata: {}\n\n", "event: error"),
+            ("as-a-line", 'error: {"code": 500}\n\n', 'error: {"code": 500}'),
+            ("as-the-end", events(chunk("", "error"), done=False), "finish_reason error"),
+            ("as-an-abort", events(chunk("", "abort"), done=False), "finish_reason abort"),
+        )
+    ),
+    ("deep", reply(events(chunk("0 ")) + 'data: {"a":' * 5000, first_s=0.1), SERVES, ""),
     ("error", reply({"error": "no"}, 500), WRONG, "answered 500"),
     ("loading", reply({"error": {"message": "Loading model"}}, 503), LOADING, "Loading model"),
 ]
@@ -206,8 +222,27 @@ def test_openai() -> None:
     empty = {"message": {"content": ""}, "finish_reason": "stop"}
     assert "no choices with a text" in found(probed, reply({**whole, "choices": [empty]}))[1]
     assert found(probed, reply({**whole, "choices": [{**empty, "finish_reason": "length"}]}))[0] is SERVES
+    given_up = {"message": {"content": "0"}, "finish_reason": "error"}
+    assert "an error (finish_reason error)" in found(probed, reply({**whole, "choices": [given_up]}))[1]
+    assert 'an error ("OOM")' in found(probed, reply({**whole, "error": "OOM"}))[1]
     completions = steps_of(check(openAI={"model": "w", "endpoint": "completions"}))[1]
     assert (completions.request.path, completions.request.body["prompt"]) == ("/v1/completions", "Hello")
+
+
+@pytest.mark.parametrize("value", [f"1{'0' * 400}", f"-1{'0' * 400}", "NaN", "Infinity"])
+def test_a_number_that_no_float_holds_is_not_near(value: str) -> None:
+    probed = check(http={"path": "/", "expect": {"json": [{"path": "$.x", "near": 1}]}})
+    sort, why = found(probed, reply(f'{{"x": {value}}}'))
+    assert sort is WRONG and "not 1 ± 0" in why
+
+
+@pytest.mark.parametrize("depth", [100, 400, 950, 100_000])
+@pytest.mark.parametrize("expected", [{"near": 1}, {"shape": [1]}, {"matches": "x"}, {"equals": 1}])
+def test_json_that_is_nested_too_deeply_is_no_json(depth: int, expected: dict[str, Any]) -> None:
+    """Reading it would raise, and the replica would be neither proven nor named."""
+    probed = check(http={"path": "/", "expect": {"json": [{"path": "$.x", **expected}]}})
+    sort, why = found(probed, reply(f'{{"x": {"[" * depth}1{"]" * depth}}}'))
+    assert sort is WRONG and "answered no JSON" in why
 
 
 def test_http() -> None:

@@ -246,6 +246,9 @@ class Controller:
                 raise Refused(wants.refusal)
         if act is ObjectAct.CLAIM:
             await self._claim(found, wants, recorded)
+        elif act is ObjectAct.ADOPT:
+            assert run is not None, "only a run under way is adopted"
+            await self._adopt(found, recorded, run)
         elif act is ObjectAct.RELEASE:
             self._engine.forget(recorded.workflow_id)
             await self._release(found)
@@ -259,14 +262,25 @@ class Controller:
 
     async def _claim(self, found: Object, wants: DesiredRollout, recorded: ObjectStatus) -> None:
         """Record what a deletion and a restart need before anything starts: the finalizer, and what starts."""
-        finalizers = found["metadata"].get("finalizers", [])
-        if FINALIZER not in finalizers:
-            found = await self._patch(found, {"metadata": {"finalizers": [*finalizers, FINALIZER]}})
+        found = await self._with_finalizer(found)
         claimed = recorded.but(workflow_id=wants.workflow_id, starting=wants.generation)
         if recorded.workflow_id != wants.workflow_id:
             claimed = claimed.but(run_id="", outcome="", paused=False, aborted=False)
         now = show(Seen(wants, None, is_read=False), claimed, _now())
         await self._patch_status(found, now)
+
+    async def _adopt(self, found: Object, recorded: ObjectStatus, run: Run) -> None:
+        """Add the finalizer, and record a run that the status does not name."""
+        found = await self._with_finalizer(found)
+        if recorded.run_id != run.run_id:
+            named = {"workflow_id": run.workflow_id, "run_id": run.run_id, "outcome": ""}
+            await self._patch_status(found, recorded.but(**named, paused=False, aborted=False))
+
+    async def _with_finalizer(self, found: Object) -> Object:
+        finalizers = found["metadata"].get("finalizers", [])
+        if FINALIZER in finalizers:
+            return found
+        return await self._patch(found, {"metadata": {"finalizers": [*finalizers, FINALIZER]}})
 
     async def _release(self, found: Object) -> None:
         finalizers = [each for each in found["metadata"].get("finalizers", []) if each != FINALIZER]
@@ -283,6 +297,8 @@ class Controller:
     ) -> None:
         """Send a message to the rollout under way, and record what only the record knows."""
         if act is ObjectAct.RETARGET:
+            # Recorded before it is sent: who edits the object back at this moment must not find the former record.
+            found = await self._patch_status(found, recorded.but(retargeting=wants.generation))
             now = await self._retargeted(await self._attributed(found, wants), recorded, run)
             await self._patch_status(found, now)
             return
@@ -290,7 +306,7 @@ class Controller:
         fields: dict[str, Any] = {"by": wants.by, "reason": reason}
         if act is ObjectAct.PAUSE:
             await self._send(run, messages.Pause(**fields))
-            await self._patch_status(found, recorded.but(paused=True))  # only a recorded one is resumed
+            await self._patch_status(found, recorded.but(paused=True))
         elif act is ObjectAct.ABORT:
             await self._send(run, messages.Abort(**fields))
             await self._patch_status(found, recorded.but(aborted=True))
@@ -326,7 +342,7 @@ class Controller:
             if now is None or not now.is_running or now.status is None or "retarget" not in now.status.can:
                 return recorded  # it ended meanwhile: the edit starts the next one
             return _refused(recorded, wants, str(error))
-        return recorded.but(handled=handled_now(wants), refused_generation=0)
+        return recorded.but(handled=handled_now(wants), refused_generation=0, retargeting=0)
 
     # --- orders by annotations ----------------------------------------------------------------------------------
 
@@ -411,11 +427,12 @@ class Controller:
         self._objects(key_of(found)).put(written)
         return written
 
-    async def _patch_status(self, found: Object, status: ObjectStatus) -> None:
+    async def _patch_status(self, found: Object, status: ObjectStatus) -> Object:
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version}, "status": document(status)}
         written = await self._cluster.patch_status(RESOURCE, *key_of(found), patch)
         self._objects(key_of(found)).put(written)
+        return written
 
 
 def backoff_s(failures: int) -> float:
