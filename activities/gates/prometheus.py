@@ -168,6 +168,9 @@ def read_matrix(answer: Any, over: Grid, most_series: int) -> Matrix:
         labels = ", ".join(sorted({name for each in found[:100] for name in each["metric"]})[:8]) or "no labels"
         fix = "sum them up, or select one" if most_series == 1 else "select fewer"
         raise Unanswered(f"the query returns {len(found)} series (by {labels}), and {most_series} can be judged; {fix}")
+    if any(each.get("histograms") for each in found):
+        fix = "take a number of them, such as histogram_quantile or histogram_count"
+        raise Unanswered(f"the query returns native histograms, which cannot be judged; {fix}")
     series = {_labels(each["metric"]): _on_grid(each.get("values", []), over) for each in found}
     return Matrix(series, tuple(str(text)[:_SHOWN] for text in answer.get("warnings", [])[:5]))
 

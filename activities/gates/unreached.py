@@ -8,6 +8,11 @@ import aiohttp
 
 # https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
 _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 10, 62, 64
+_HALF_ANSWERS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ServerDisconnectedError, "it closed the connection without an answer"),
+    (aiohttp.ClientPayloadError, "its answer broke off"),
+    (aiohttp.ClientResponseError, "its answer is not valid HTTP"),
+)
 _CERTIFICATES = {
     _EXPIRED: "its certificate has expired",
     _OTHER_HOST: "its certificate is for another name",
@@ -26,6 +31,9 @@ def reason_of(error: BaseException) -> str:
         return f"no TLS connection ({error.reason or 'it ended'})"
     if isinstance(error, socket.gaierror):
         return "its name is not known"
+    for kind, told in _HALF_ANSWERS:
+        if isinstance(error, kind):
+            return told
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
 
 

@@ -23,7 +23,7 @@ from segue.spec.serving import Expected, OpenAI
 _DONE = "[DONE]"
 _ERROR_LINES = ("event:error", "error:")
 """How a line of a stream begins, without spaces, if the data after it, or the line itself, is an error."""
-_GIVEN_UP = {"error", "abort"}
+_GIVEN_UP = ("error", "abort")
 """Values of ``finish_reason`` by which a server says that it gave the answer up."""
 
 

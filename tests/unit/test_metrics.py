@@ -300,6 +300,14 @@ def test_any_other_answer_is_named(body: bytes) -> None:
         provider._read(body, OVER, 1)
 
 
+def test_native_histograms_are_named() -> None:
+    """They come beside the values, or in their place: it read as if there were no data."""
+    answer = matrix(({}, []))
+    answer["data"]["result"][0]["histograms"] = [[100, {"count": "3", "sum": "1.5", "buckets": []}]]
+    with pytest.raises(Unanswered, match="native histograms, which cannot be judged; take a number of them"):
+        read_matrix(answer, OVER, 1)
+
+
 def test_counts_without_bad_events_are_good_and_without_any_unknown() -> None:
     """A counter of errors often appears with the first error; without a total nothing is known."""
     some: Values = {(): (None, 2.0, 9.0)}

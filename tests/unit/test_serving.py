@@ -159,7 +159,7 @@ def events(*documents: Any, done: bool = True) -> str:
     return "".join(lines) + ("data: [DONE]\n\n" if done else "")
 
 
-def chunk(text: str, finish: str | None = None, model: str = "words") -> dict[str, Any]:
+def chunk(text: str, finish: Any = None, model: str = "words") -> dict[str, Any]:
     return {"model": model, "choices": [{"delta": {"content": text} if text else {}, "finish_reason": finish}]}
 
 
@@ -189,6 +189,7 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
             ("as-an-abort", events(chunk("", "abort"), done=False), "finish_reason abort"),
         )
     ),
+    ("reason-of-sglang", reply(events(chunk("0 "), chunk("", {"type": "length"})), first_s=0.1), SERVES, ""),
     ("deep", reply(events(chunk("0 ")) + 'data: {"a":' * 5000, first_s=0.1), SERVES, ""),
     ("error", reply({"error": "no"}, 500), WRONG, "answered 500"),
     ("loading", reply({"error": {"message": "Loading model"}}, 503), LOADING, "Loading model"),

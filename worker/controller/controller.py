@@ -272,7 +272,7 @@ class Controller:
     async def _adopt(self, found: Object, recorded: ObjectStatus, run: Run) -> None:
         """Add the finalizer, and record a run that the status does not name."""
         found = await self._with_finalizer(found)
-        if recorded.run_id != run.run_id:
+        if (recorded.workflow_id, recorded.run_id) != (run.workflow_id, run.run_id):
             named = {"workflow_id": run.workflow_id, "run_id": run.run_id, "outcome": ""}
             await self._patch_status(found, recorded.but(**named, paused=False, aborted=False))
 
