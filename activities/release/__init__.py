@@ -20,7 +20,7 @@ from activities.levers.deployment.patches import (
     unhold_patch,
 )
 from activities.levers.deployment.reading import NOTICED_S, Objects, is_engaged, is_paused, unnoticed
-from activities.levers.deployment.sparing import count_as_available, make_room, removes_some, spare
+from activities.levers.deployment.sparing import count_as_available, keep, make_room, removes_some, spare
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -139,6 +139,8 @@ async def _let_go(cluster: Cluster, target: Target, to: Way, by: str) -> Object:
     if to == "baseline":
         await _spare_superseded(cluster, target, taken)
         await _until_noticed(cluster, taken)
+        with contextlib.suppress(SegueError):  # its controller is away, and somebody else writes
+            await keep(cluster, lambda: _released(cluster, target), fingerprint(saved_baseline(taken)["template"]))
     let_go = await _patch(cluster, target, lambda deployment: unhold_patch(deployment, to_baseline=to == "baseline"))
     if is_paused(let_go):  # a policy pauses it whenever its template changes
         await _patch(cluster, target, _resume)

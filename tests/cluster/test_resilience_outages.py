@@ -7,6 +7,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
 from mirroring import mirrored
 from segue_local import Stack, temporal_config, tied_stack
+from shell import Shell
 from subjects import DeploymentSubject, PairSubject, Subject
 from temporalio.service import RPCError
 
@@ -104,6 +106,47 @@ async def test_a_controller_that_has_not_noticed_a_lost_pod_is_waited_for(own_st
             try:
                 for _ in range(2):
                     await told.acquire()
+            finally:
+                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
+
+
+async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: Stack, tmp_path: Path) -> None:
+    """It dies between its write to a ReplicaSet and the removal of pods. Back again, it would count them as ready."""
+    strategy = {"maxSurge": 2, "maxUnavailable": 1, "waypoints": [{"at": 2, "approval": True}]}
+    stands, goes_back, is_away = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+
+    async def one(name: str, lab: Lab) -> None:
+        async with lab.case(name, 8, strategy=strategy, readiness=PATIENT) as case:
+            await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
+            stands.release()
+            await is_away.wait()
+            [old] = [each["metadata"]["name"] for each in lab.replicasets(name) if each["spec"]["replicas"] == 8]
+            lab.apps.patch_namespaced_replica_set(old, lab.namespace, {"spec": {"replicas": 6}})
+            if name == "aborted":
+                await case.run.send("abort")
+            else:
+                released = asyncio.create_task(Shell(lab, tmp_path).run("release", f"{lab.namespace}/{name}"))
+            template = lab.raw(name)["spec"]["template"]
+            await until("its baseline is written", lambda: lab.raw(name)["spec"]["template"] != template)
+            goes_back.release()
+            if name == "released":
+                await released
+            await case.ends("Aborted")
+        case.watcher.assert_within(7, 10, passing=2)
+
+    async with open_lab(own_stack) as lab:
+        await lab.worker().serves()
+        async with asyncio.TaskGroup() as running:
+            names = ("aborted", "released")
+            for name in names:
+                running.create_task(one(name, lab))
+            for _ in names:
+                await stands.acquire()
+            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
+            is_away.set()
+            try:
+                for _ in names:
+                    await goes_back.acquire()
             finally:
                 await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
 

@@ -38,7 +38,7 @@ from activities.levers.deployment.reading import (
     unnoticed,
     with_paused,
 )  # fmt: skip
-from activities.levers.deployment.sparing import removes_some
+from activities.levers.deployment.sparing import left_undone, removes_some
 from activities.levers.ownership import ADMISSION, BASELINE, CAUSE, OWNER, left_of_us, saved_ready
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
@@ -561,6 +561,27 @@ async def test_a_way_back_begins_when_removed_pods_are_no_longer_counted(monkeyp
         monkeypatch.setattr(lever._fetcher, "fetch", fetch)
         monkeypatch.setattr("activities.levers.deployment.lever.NOTICED_S", 0.05)
         assert await lever._noticed(target) is expected
+
+
+def test_a_way_back_keeps_what_a_controller_has_yet_to_remove() -> None:
+    """It is away: back again, it removes what the last write before requested, and counts it as ready meanwhile."""
+
+    def one(uid: str, version: int, replicas: int, has: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        found = {"metadata": {"uid": uid}, "spec": {"replicas": replicas, "template": template(version)}}
+        owner = [{"uid": uid, "controller": True}]
+        return found, [{"metadata": {"ownerReferences": owner}, "status": {}} for _ in range(has)]
+
+    def undone(old: tuple[int, int], new: tuple[int, int], replicas: int = 8) -> dict[str, int]:
+        (first, pods), (second, more) = one("old", 1, *old), one("new", 2, *new)
+        objects = Objects({"spec": {"replicas": replicas}}, [first, second], [*pods, *more])
+        return {rs["metadata"]["uid"]: spec["replicas"] for rs, spec in left_undone(objects, fingerprint(template(1)))}
+
+    assert undone((6, 8), (2, 2)) == {"old": 8}
+    assert undone((5, 8), (5, 2)) == {"old": 8, "new": 2}, "it would add pods of the other version, too"
+    assert undone((8, 8), (5, 2)) == {} == undone((8, 6), (5, 2))
+    assert undone((4, 8), (0, 0), replicas=4) == {}, "somebody scaled it down"
+    behind = Objects({}, [replica_set(1, (2, 2))], pods_of_it(2, 2))
+    assert unnoticed(behind, grows=True).endswith("has yet to remove 1 pods") and not unnoticed(behind)
 
 
 async def test_a_release_waits_for_that_too(monkeypatch: pytest.MonkeyPatch) -> None:

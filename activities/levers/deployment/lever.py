@@ -54,7 +54,15 @@ from activities.levers.deployment.reading import (
     with_paused,
     with_pods,
 )
-from activities.levers.deployment.sparing import count_as_available, make_room, patch_set, removes_some, spare
+from activities.levers.deployment.sparing import (
+    count_as_available,
+    keep,
+    left_undone,
+    make_room,
+    patch_set,
+    removes_some,
+    spare,
+)
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -409,7 +417,11 @@ class DeploymentLever:
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        objects = await self._noticed(request.target)
+        objects, baseline = await self._noticed(request.target), request.state.baseline.template
+        kept = 0
+        if left_undone(objects, baseline):
+            kept = await keep(self._cluster, lambda: self._fetcher.fetch(request.target), baseline)
+            objects = await self._fetcher.fetch(request.target)
         try:
             request, spared = await self._spare_superseded(request, objects)
         except Stale as stale:
@@ -446,10 +458,10 @@ class DeploymentLever:
             mark = resumed.mark or written.mark
             written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
         more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
-        return _stored(written.model_copy(update={"writes": written.writes + spared + more}))
+        return _stored(written.model_copy(update={"writes": written.writes + kept + spared + more}))
 
     async def _noticed(self, target: Target) -> Objects:
-        """Read the target when its controllers have counted the pods that they just removed.
+        """Read the target when its controllers have removed what they were to remove, and counted that.
 
         While the Deployment's controller counts a removed pod as ready, it removes another one on the way back. A
         controller that stays behind does not stop the way back.

@@ -93,13 +93,17 @@ def unnoticed(objects: Objects, *, grows: bool = False) -> str:
 
     After an outage of the API server its picture can be old for many seconds. If it is to remove a pod then, it counts
     the lost one as there, or the unready one as ready, and may remove a ready one instead. With ``grows``, ReplicaSets
-    may be scaled up again: then the pods that were just removed count for them, too.
+    may be scaled up again: then the pods that were just removed, or are still to be removed, count for them, too.
     """
     active = [pod for pod in objects.pods if is_active(pod)]
     there = Counter(map(controller_uid, active))
     ready = Counter(controller_uid(pod) for pod in active if is_ready(pod))
     for each in objects.replicasets:
         uid, status, wanted = each["metadata"]["uid"], each.get("status", {}), each["spec"].get("replicas", 0)
+        if grows and there[uid] > wanted:
+            return (
+                f"the controller of replicaset {each['metadata']['name']} has yet to remove {there[uid] - wanted} pods"
+            )
         for number, counted, pods in (
             (there[uid], status.get("replicas", 0), "pods"),
             (ready[uid], status.get("readyReplicas", 0), "ready pods"),

@@ -6,12 +6,15 @@ under the floor (docs/decisions/0004-undo-after-retarget.md).
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, read_set
 from activities.levers.ownership import replicas_of
+from activities.levers.pods import is_active
 from activities.levers.template import fingerprint
+from activities.watching import controller_uid
 from segue.errors import Conflict
 
 Fetch = Callable[[], Awaitable[Objects | None]]
@@ -19,6 +22,29 @@ Fetch = Callable[[], Awaitable[Objects | None]]
 _AVAILABLE_S = 5.0
 _POLL_S = 0.01
 _ATTEMPTS = 10
+
+
+def left_undone(objects: Objects, baseline: str) -> list[tuple[Object, Object]]:
+    """Return fields by which each ReplicaSet requests the pods that it has, if the baseline's has yet to remove some.
+
+    A controller that is away has not removed them. When it is back, it would. The Deployment's controller, which scales
+    that ReplicaSet up again, would still count them as ready, and remove as many of the other version.
+    """
+    there = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    keeps, stops = list[tuple[Object, Object]](), list[tuple[Object, Object]]()
+    for each in objects.replicasets:
+        has, requested = there[each["metadata"]["uid"]], each["spec"].get("replicas", 0)
+        if fingerprint(each["spec"]["template"]) == baseline:
+            kept = min(has, replicas_of(objects.deployment))
+            keeps += [(each, {"replicas": kept})] if kept > requested else []
+        else:
+            stops += [(each, {"replicas": has})] if has < requested else []
+    return [*keeps, *stops] if keeps else []
+
+
+async def keep(cluster: Cluster, fetch: Fetch, baseline: str) -> int:
+    """Let the baseline keep the pods that its controller has yet to remove; return the number of writes."""
+    return await _patch_sets(cluster, fetch, lambda objects: left_undone(objects, baseline))
 
 
 def removes_some(objects: Objects, superseded: list[Object]) -> bool:
