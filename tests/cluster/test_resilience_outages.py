@@ -115,21 +115,24 @@ async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: S
     strategy = {"maxSurge": 2, "maxUnavailable": 1, "waypoints": [{"at": 2, "approval": True}]}
     stands, goes_back, is_away = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
 
-    async def one(name: str, lab: Lab) -> None:
-        async with lab.case(name, 8, strategy=strategy, readiness=PATIENT) as case:
+    async def one(name: str, lab: Lab, kind: type[Subject] = DeploymentSubject) -> None:
+        async with lab.case(name, 8, kind=kind, strategy=strategy, readiness=PATIENT) as case:
             await case.run.until("it asks", lambda status: status.phase == "AwaitingApproval")
             stands.release()
             await is_away.wait()
             [old] = [each["metadata"]["name"] for each in lab.replicasets(name) if each["spec"]["replicas"] == 8]
             lab.apps.patch_namespaced_replica_set(old, lab.namespace, {"spec": {"replicas": 6}})
-            if name == "aborted":
-                await case.run.send("abort")
-            else:
-                released = asyncio.create_task(Shell(lab, tmp_path).run("release", f"{lab.namespace}/{name}"))
-            template = lab.raw(name)["spec"]["template"]
-            await until("its baseline is written", lambda: lab.raw(name)["spec"]["template"] != template)
-            goes_back.release()
+            template, released = lab.raw(name)["spec"]["template"], None
             if name == "released":
+                released = asyncio.create_task(Shell(lab, tmp_path).run("release", f"{lab.namespace}/{name}"))
+            else:
+                await case.run.send("abort")
+            if kind is PairSubject:
+                await case.run.until("it waits", lambda status: "has yet to remove 2 pods" in status.waiting_for)
+            else:
+                await until("its baseline is written", lambda: lab.raw(name)["spec"]["template"] != template)
+            goes_back.release()
+            if released is not None:
                 await released
             await case.ends("Aborted")
         case.watcher.assert_within(7, 10, passing=2)
@@ -137,15 +140,15 @@ async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: S
     async with open_lab(own_stack) as lab:
         await lab.worker().serves()
         async with asyncio.TaskGroup() as running:
-            names = ("aborted", "released")
-            for name in names:
-                running.create_task(one(name, lab))
-            for _ in names:
+            running.create_task(one("aborted", lab))
+            running.create_task(one("released", lab))
+            running.create_task(one("pair", lab, PairSubject))
+            for _ in range(3):
                 await stands.acquire()
             await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
             is_away.set()
             try:
-                for _ in names:
+                for _ in range(3):
                     await goes_back.acquire()
             finally:
                 await asyncio.to_thread(own_stack.restart, "kube-controller-manager")

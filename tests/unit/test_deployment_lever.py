@@ -581,7 +581,7 @@ def test_a_way_back_keeps_what_a_controller_has_yet_to_remove() -> None:
     assert undone((8, 8), (5, 2)) == {} == undone((8, 6), (5, 2))
     assert undone((4, 8), (0, 0), replicas=4) == {}, "somebody scaled it down"
     behind = Objects({}, [replica_set(1, (2, 2))], pods_of_it(2, 2))
-    assert unnoticed(behind, grows=True).endswith("has yet to remove 1 pods") and not unnoticed(behind)
+    assert unnoticed(behind, grows=True).endswith("has yet to remove 1 pod") and not unnoticed(behind)
 
 
 async def test_a_release_waits_for_that_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,14 @@ import pytest
 from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
-from activities.levers.pair.lever import _refuse, _Writing, changed_by_others, check_admitted
+from activities.levers.pair.lever import _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
 from segue.contract import PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Fenced, NotFound, Refused
-from segue.observation import Version
+from segue.observation import Counts, Version
 from segue.spec import Change, Rules
 from segue.spec.target import PairTarget
 from segue.state import Goal, State
@@ -86,6 +86,16 @@ def test_pods_of_its_former_template_prove_nothing() -> None:
     assert (seen.new.total, seen.new.ready, seen.new.proven) == (2, 2, 0)
     decision = decide(RULES, state(wrong), seen, NOW)
     assert decision.act is Act.FAIL and "run `kubectl rollout resume deployment/chat-next`" in decision.why
+
+
+def test_no_side_shrinks_while_the_other_has_pods_to_remove() -> None:
+    """Its controller is away. The last write before that stands in the ReplicaSet, and its pods count as ready."""
+    pair = held(side("chat", 1, 8), side("chat-next", 2, 2))
+    fewer, more = Counts(8, 1), Counts(8, 3)
+    assert not _unnoticed(pair, fewer)
+    pair.old.replicasets[0]["spec"]["replicas"] = 6
+    assert _unnoticed(pair, fewer) == "the controller of replicaset chat has yet to remove 2 pods"
+    assert not _unnoticed(pair, more) and not _unnoticed(pair, Counts(7, 2)), "the side that shrinks may have some"
 
 
 def test_a_paused_new_one_is_refused_also_with_no_replica() -> None:

@@ -33,7 +33,7 @@ from segue.observation import Counts, Foreign, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Rules
 from segue.state import Goal, Mark, State
-from segue.units import resolve
+from segue.units import counted, resolve
 
 HOLD_MIN_READY_S = 2_147_483_646
 REVISION = "deployment.kubernetes.io/revision"
@@ -95,22 +95,30 @@ def unnoticed(objects: Objects, *, grows: bool = False) -> str:
     the lost one as there, or the unready one as ready, and may remove a ready one instead. With ``grows``, ReplicaSets
     may be scaled up again: then the pods that were just removed, or are still to be removed, count for them, too.
     """
+    if grows and (pending := yet_to_remove(objects)):
+        return pending
     active = [pod for pod in objects.pods if is_active(pod)]
     there = Counter(map(controller_uid, active))
     ready = Counter(controller_uid(pod) for pod in active if is_ready(pod))
     for each in objects.replicasets:
         uid, status, wanted = each["metadata"]["uid"], each.get("status", {}), each["spec"].get("replicas", 0)
-        if grows and there[uid] > wanted:
-            return (
-                f"the controller of replicaset {each['metadata']['name']} has yet to remove {there[uid] - wanted} pods"
-            )
-        for number, counted, pods in (
+        for number, known, pods in (
             (there[uid], status.get("replicas", 0), "pods"),
             (ready[uid], status.get("readyReplicas", 0), "ready pods"),
         ):
-            if number < (counted if grows else min(wanted, counted)):
+            if number < (known if grows else min(wanted, known)):
                 name = each["metadata"]["name"]
-                return f"the controller of replicaset {name} still counts {counted} {pods} instead of {number}"
+                return f"the controller of replicaset {name} still counts {known} {pods} instead of {number}"
+    return ""
+
+
+def yet_to_remove(objects: Objects) -> str:
+    """Return the ReplicaSet whose controller has not removed all pods that it is to remove; empty if all have."""
+    there = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    for each in objects.replicasets:
+        pods = there[each["metadata"]["uid"]] - each["spec"].get("replicas", 0)
+        if pods > 0:
+            return f"the controller of replicaset {each['metadata']['name']} has yet to remove {counted(pods, 'pod')}"
     return ""
 
 

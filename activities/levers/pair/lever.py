@@ -17,7 +17,7 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
-from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods
+from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods, yet_to_remove
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
@@ -780,7 +780,9 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
 
 
 def _unnoticed(pair: Pair, goal: Counts) -> str:
-    """Return which side is to shrink although its controller has not noticed yet that a pod of it is lost."""
-    shrinking = [pair.old] * (goal.old < pair.counts.old)
-    shrinking += [pair.new] if pair.new is not None and goal.new < pair.counts.new else []
-    return next(filter(None, map(unnoticed, shrinking)), "")
+    """Return why no side may shrink yet: what its controller has not noticed, or that of the other one not removed."""
+    sides = [(pair.old, goal.old < pair.counts.old)]
+    sides += [(pair.new, goal.new < pair.counts.new)] if pair.new is not None else []
+    if not any(shrinks for _, shrinks in sides):
+        return ""
+    return next(filter(None, (unnoticed(side) if shrinks else yet_to_remove(side) for side, shrinks in sides)), "")
