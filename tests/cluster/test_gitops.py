@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -118,6 +119,9 @@ async def synced(lab: Lab, name: str, wanted: Wanted, *, client_side: bool = Fal
     git = Git(lab, name, wanted, client_side=client_side)
     async with git.syncing():
         await git.more(1)
+        # The time of a write has whole seconds: in that of its creation, the creator may seem to be the later writer.
+        created = lab.deployment(name).metadata.creation_timestamp
+        await until("a later second", lambda: datetime.now(UTC) >= created + timedelta(seconds=1))
         async with lab.rolled(name) as case:
             yield case, git
 
