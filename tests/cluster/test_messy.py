@@ -144,7 +144,7 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
         async with played.rolled("balanced", image("gate"), readiness={"minReady": "0s", "deadline": "8s"}) as case:
             report = await case.ends("RolledBack")
             told = f'corresponding condition of pod readiness gate "{gate}" does not exist. (no progress for 8 s)'
-            assert report.status.reason.endswith(told), report.status.reason
+            assert told in report.status.reason, report.status.reason  # whether its node answers may be unknown
         async with played.rolled("balanced", image("gate"), readiness=READ) as case:
             await passes("chat:2")
             await case.ends("Completed")
