@@ -5,7 +5,8 @@ Each outage meets several rollouts at once: one in the middle of a write, one th
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ def own_postgres_stack() -> Iterator[Stack]:
         yield started
 
 
+@asynccontextmanager
+async def away(own_stack: Stack, part: str) -> AsyncIterator[None]:
+    """Kill a server, and start it again at the end of the block."""
+    await asyncio.to_thread(own_stack.kill, part)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(own_stack.restart, part)
+
+
 @pytest.mark.parametrize("part", ["temporal", "kube-apiserver", "etcd", "kube-controller-manager"])
 async def test_outage(own_stack: Stack, part: str) -> None:
     """Whatever a rollout does when the server is lost, it ends as if nothing had happened."""
@@ -63,14 +74,11 @@ async def test_a_rewritten_way_back_waits_for_the_controller_to_follow_a_resize(
         run = await lab.start("chat", strategy=ASKS, readiness=PATIENT)
         await run.until("it asks", lambda status: status.phase == "AwaitingApproval")
         async with mirrored(lab), watched(lab, "chat") as watcher:
-            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
-            try:
+            async with away(own_stack, "kube-controller-manager"):
                 lab.apps.patch_namespaced_deployment_scale("chat", lab.namespace, {"spec": {"replicas": 5}})
                 await run.send("abort")
                 await run.until("it waits", lambda status: "still scaling to 5 replicas" in status.waiting_for)
                 assert lab.raw("chat")["spec"]["template"]["spec"]["containers"][0]["image"] == "example/chat:2"
-            finally:
-                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
             report = await run.end()
         assert report.status.outcome == "Aborted", to_markdown(report)
         watcher.assert_within(3, 6, passing=1)
@@ -101,13 +109,10 @@ async def test_a_controller_that_has_not_noticed_a_lost_pod_is_waited_for(own_st
             running.create_task(one("pair", PairSubject, lab))
             for _ in range(2):
                 await ready.acquire()
-            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
-            is_away.set()
-            try:
+            async with away(own_stack, "kube-controller-manager"):
+                is_away.set()
                 for _ in range(2):
                     await told.acquire()
-            finally:
-                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
 
 
 async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: Stack, tmp_path: Path) -> None:
@@ -145,13 +150,10 @@ async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: S
             running.create_task(one("pair", lab, PairSubject))
             for _ in range(3):
                 await stands.acquire()
-            await asyncio.to_thread(own_stack.kill, "kube-controller-manager")
-            is_away.set()
-            try:
+            async with away(own_stack, "kube-controller-manager"):
+                is_away.set()
                 for _ in range(3):
                     await goes_back.acquire()
-            finally:
-                await asyncio.to_thread(own_stack.restart, "kube-controller-manager")
 
 
 async def _outage(own_stack: Stack, part: str) -> None:
