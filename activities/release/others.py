@@ -1,4 +1,4 @@
-"""Says whose version a release to the wanted one goes on to: somebody else may have written it after the rollout."""
+"""Warns before a release to the wanted version if somebody else wrote that version."""
 
 from collections.abc import Callable
 

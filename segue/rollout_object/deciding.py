@@ -167,7 +167,7 @@ def open_order(desired: DesiredRollout, recorded: ObjectStatus) -> AnnotatedOrde
 def handled(desired: DesiredRollout, recorded: ObjectStatus, run: Run | None) -> Handled | None:
     """Return the request of the latest start or retarget, even if a killed controller did not record it.
 
-    Returns None if nobody knows it: none was made, or one of an earlier generation may have arrived.
+    Returns None if it is unknown: there was no request, or a retarget may have arrived that was not recorded.
     """
     if run is None or run.owner is None or not run.is_of(desired):
         return recorded.handled

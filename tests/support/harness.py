@@ -21,7 +21,7 @@ import yaml
 from kube_api import client_of, create, raw
 from kubernetes import client
 from kubernetes.aio import config as aioconfig
-from kubernetes.client.exceptions import ApiException
+from kubernetes.client.exceptions import NotFoundException
 from runs import ends_with_run
 from segue_local import Stack
 from subjects import DeploymentSubject, Subject
@@ -371,7 +371,7 @@ class Lab:
     def _empty(self) -> None:
         """Remove what runs or is watched: to delete a namespace costs the servers as much as several moves."""
         for group, version, plural in _RUNNING:
-            with contextlib.suppress(ApiException):  # a kind that these servers do not have
+            with contextlib.suppress(NotFoundException):  # a kind that these servers do not have
                 self.custom.delete_collection_namespaced_custom_object(group, version, self.namespace, plural)
         self.core.delete_collection_namespaced_pod(self.namespace)
 

@@ -584,6 +584,28 @@ def test_a_way_back_keeps_what_a_controller_has_yet_to_remove() -> None:
     assert unnoticed(behind, grows=True).endswith("has yet to remove 1 pod") and not unnoticed(behind)
 
 
+@pytest.mark.parametrize("changes", [{"owner": "them"}, {"generation": 8}], ids=["another-owner", "changed-meanwhile"])
+async def test_what_is_no_longer_as_decided_keeps_nothing(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that comes back late writes no ReplicaSet of another rollout's target: here, any write fails."""
+    found = deployment(2, 6, 2, generation=changes.get("generation", 7))
+    found["metadata"]["annotations"][OWNER] = changes.get("owner", "us")
+    owner = [{"uid": "v1", "controller": True}]
+    objects = Objects(found, sets(v1=6, v2=2), [{"metadata": {"ownerReferences": owner}, "status": {}}] * 8)
+    assert left_undone(objects, V1.template)
+    lever, target = DeploymentLever(cast("Cluster", None)), DeploymentTarget(name="chat", namespace="serving")
+
+    async def fetch(_: DeploymentTarget) -> Objects:
+        return objects
+
+    monkeypatch.setattr(lever._fetcher, "fetch", fetch)
+    decision = Decision(act=Act.UNDO, why="")
+    assert (
+        await lever._kept(WriteInput(target=target, rules=RULES, state=state(), decision=decision, generation=7)) == 0
+    )
+
+
 async def test_a_release_waits_for_that_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its controllers may have made a move a moment ago."""
     behind, done = (Objects({}, [replica_set(2, (counted, counted))], pods_of_it(2, 2)) for counted in (3, 2))

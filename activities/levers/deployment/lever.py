@@ -417,10 +417,9 @@ class DeploymentLever:
         After a retarget, ready pods of superseded versions are first made to count as available. Otherwise the
         controller would remove them before the newest version's unready pods, and go under the floor.
         """
-        objects, baseline = await self._noticed(request.target), request.state.baseline.template
-        kept = 0
-        if left_undone(objects, baseline):
-            kept = await keep(self._cluster, lambda: self._fetcher.fetch(request.target), baseline)
+        objects = await self._noticed(request.target)
+        kept = await self._kept(request) if left_undone(objects, request.state.baseline.template) else 0
+        if kept:
             objects = await self._fetcher.fetch(request.target)
         try:
             request, spared = await self._spare_superseded(request, objects)
@@ -503,10 +502,23 @@ class DeploymentLever:
             writes += await count_as_available(self._cluster, ours)
         return writes
 
+    async def _kept(self, request: WriteInput) -> int:
+        """Let the baseline keep the pods that a lost controller has yet to remove; return the number of writes.
+
+        The rollback goes on if that cannot be written.
+        """
+
+        async def ours() -> Objects | None:
+            objects = await self._fetcher.fetch(request.target)
+            return objects if _is_as_decided(request, objects.deployment) else None
+
+        with contextlib.suppress(SegueError):
+            return await keep(self._cluster, ours, request.state.baseline.template)
+        return 0
+
     async def _spare_superseded(self, request: WriteInput, objects: Objects) -> tuple[WriteInput, int]:
         """Make ready pods of superseded versions count as available; return the updated input, and the writes."""
-        owner, generation = annotations_of(objects.deployment).get(OWNER), objects.deployment["metadata"]["generation"]
-        if owner != request.state.owner or generation != request.generation:
+        if not _is_as_decided(request, objects.deployment):
             return request, 0  # the write itself reports it
         superseded = superseded_sets(objects, request.state.baseline.template)
         resumes = is_paused(objects.deployment) and removes_some(objects, superseded)
@@ -618,6 +630,12 @@ def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: C
     if is_paused(deployment) or not is_engaged(deployment):
         return True
     return can_be_paused(deployment, watch.owned("replicasets", {deployment["metadata"]["uid"]}), ours)
+
+
+def _is_as_decided(request: WriteInput, deployment: Object) -> bool:
+    """Whether the rollout still owns the Deployment, and nobody has changed its spec since the decision."""
+    is_ours = annotations_of(deployment).get(OWNER) == request.state.owner
+    return is_ours and deployment["metadata"]["generation"] == request.generation
 
 
 def _is_of(replicaset: Object, version: str) -> bool:

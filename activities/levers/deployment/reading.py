@@ -97,9 +97,8 @@ def unnoticed(objects: Objects, *, grows: bool = False) -> str:
     """
     if grows and (pending := yet_to_remove(objects)):
         return pending
-    active = [pod for pod in objects.pods if is_active(pod)]
-    there = Counter(map(controller_uid, active))
-    ready = Counter(controller_uid(pod) for pod in active if is_ready(pod))
+    there = pods_there(objects)
+    ready = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod) and is_ready(pod))
     for each in objects.replicasets:
         uid, status, wanted = each["metadata"]["uid"], each.get("status", {}), each["spec"].get("replicas", 0)
         for number, known, pods in (
@@ -112,9 +111,14 @@ def unnoticed(objects: Objects, *, grows: bool = False) -> str:
     return ""
 
 
+def pods_there(objects: Objects) -> Counter[str | None]:
+    """Return how many pods each ReplicaSet has, by its uid, without those that have ended or are being removed."""
+    return Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+
+
 def yet_to_remove(objects: Objects) -> str:
     """Return the ReplicaSet whose controller has not removed all pods that it is to remove; empty if all have."""
-    there = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    there = pods_there(objects)
     for each in objects.replicasets:
         pods = there[each["metadata"]["uid"]] - each["spec"].get("replicas", 0)
         if pods > 0:

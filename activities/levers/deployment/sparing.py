@@ -6,15 +6,12 @@ under the floor (docs/decisions/0004-undo-after-retarget.md).
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, read_set
+from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, pods_there, read_set
 from activities.levers.ownership import replicas_of
-from activities.levers.pods import is_active
 from activities.levers.template import fingerprint
-from activities.watching import controller_uid
 from segue.errors import Conflict
 
 Fetch = Callable[[], Awaitable[Objects | None]]
@@ -30,7 +27,7 @@ def left_undone(objects: Objects, baseline: str) -> list[tuple[Object, Object]]:
     A controller that is away has not removed them. When it is back, it would. The Deployment's controller, which scales
     that ReplicaSet up again, would still count them as ready, and remove as many of the other version.
     """
-    there = Counter(controller_uid(pod) for pod in objects.pods if is_active(pod))
+    there = pods_there(objects)
     keeps, stops = list[tuple[Object, Object]](), list[tuple[Object, Object]]()
     for each in objects.replicasets:
         has, requested = there[each["metadata"]["uid"]], each["spec"].get("replicas", 0)

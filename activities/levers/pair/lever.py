@@ -529,7 +529,10 @@ class _Writing:
             raise Stale(f"the target changed since the decision: generation {now}, not {self.generation}")
 
     def _side(self, *, is_old: bool) -> Objects:
-        return self.pair.old if is_old or self.pair.new is None else self.pair.new
+        side = self.pair.old if is_old else self.pair.new
+        if side is None:
+            raise Stale("the new Deployment is gone")
+        return side
 
     def _conditional(self, patch: Object, found: Object) -> Object:
         """Return a patch with the number of the write, and what was read as its precondition."""
@@ -780,7 +783,10 @@ def _warnings(pair: Pair, rules: Rules) -> tuple[str, ...]:
 
 
 def _unnoticed(pair: Pair, goal: Counts) -> str:
-    """Return why no side may shrink yet: what its controller has not noticed, or that of the other one not removed."""
+    """Return why no side may shrink yet; empty if one may.
+
+    Its own controller has not noticed a lost pod, or the controller of the other side has yet to remove some.
+    """
     sides = [(pair.old, goal.old < pair.counts.old)]
     sides += [(pair.new, goal.new < pair.counts.new)] if pair.new is not None else []
     if not any(shrinks for _, shrinks in sides):
