@@ -26,6 +26,7 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
+from activities.looking import Looking
 from activities.lost_workers import LostWorkers
 from activities.memory_peak import PROVIDER, Peaks
 from activities.moves import LEASE_S, Moves, Place
@@ -301,6 +302,7 @@ class Activities:
         started = time.monotonic()
         ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
         heart = Heart(functools.partial(self._interval_s, request, place), worker=activity.client().identity)
+        looking = Looking(watch, lever, router, self._clock)
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -309,7 +311,10 @@ class Activities:
             watch.notice_gap()
             looked, now = time.monotonic(), self._clock.now()
             look_at = now + BEAT_S
-            decided = await self._decided(watch, heart, lever, router, request, rested_s)
+            decided = await self._decided(watch, heart, looking, request, rested_s)
+            if (restored := looking.restored) is not None:
+                then = Decision(act=Act.WAIT, why="the latest writes of this rollout are recorded as lost")
+                return self._watched(request, then, restored.seen).model_copy(update={"restored": restored})
             if decided is not None:
                 seen, decision = decided
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
@@ -344,15 +349,14 @@ class Activities:
         self,
         watch: NamespaceWatch,
         heart: Heart,
-        lever: Lever,
-        router: Router | None,
+        looking: Looking,
         request: WatchInput,
         rested_s: float,
     ) -> tuple[Observation, Decision] | None:
         """Observe and decide. Returns None if that is not possible now; a heartbeat says why."""
         now = self._clock.now()
         _looks.add(1)
-        seen = self._with_freeze(_seen(watch, lever, router, request, now), request, now)
+        seen = self._with_freeze(await looking.look(request), request, now)
         if seen is None:
             _report_blindness(watch, heart, now)
             return None
@@ -622,19 +626,6 @@ def _labels(known: Prepared | PermitInput | State) -> Labels:
     return Labels(known.labels, known.namespace_labels)
 
 
-def _seen(
-    watch: NamespaceWatch, lever: Lever, router: Router | None, request: WatchInput, now: float
-) -> Observation | None:
-    """Return the observation of the target and of what routes its traffic."""
-    seen = lever.seen(watch, request.target, request.rules, request.state, now)
-    if seen is None or seen.gone or router is None:
-        return seen
-    sight = router.seen(watch, request.target, request.rules, request.state)
-    if sight is None:
-        return None
-    return seen.model_copy(update={"routed": sight.routed, "foreign": seen.foreign or sight.foreign})
-
-
 def _unsure(decision: Decision, node: str) -> Decision:
     """Return a failure that may be the node's: the worker cannot know."""
     if decision.problem is None:
@@ -679,4 +670,5 @@ def _report_blindness(watch: NamespaceWatch, heart: Heart, now: float) -> None:
     trouble = watch.trouble
     if isinstance(trouble, NotAllowed):
         raise trouble
-    heart.beat(Beat(why=str(trouble) if trouble else "reading the cluster", at=now))
+    behind = "the cluster to show the latest write" if watch.current else "reading the cluster"
+    heart.beat(Beat(why=str(trouble) if trouble else behind, at=now))

@@ -244,6 +244,11 @@ class NamespaceWatch:
         """Since when all have been current without a gap: seconds since the epoch."""
         return max(kind.current_since for kind in self._kinds.values())
 
+    def list_again(self) -> None:
+        """List all kinds again; until then nothing is current."""
+        for kind in self._kinds.values():
+            kind.restart()
+
     def get(self, kind: str, name: str) -> Object | None:
         """Return one object as last seen."""
         return self._read(kind, _Read("name", name)).get(name)

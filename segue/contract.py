@@ -186,6 +186,16 @@ class WatchInput(Frozen):
     """The watch ends when its move has waited for so long, so that the workflow records it."""
 
 
+class Restored(Frozen):
+    """A target that is older than the rollout's latest write: the cluster was restored from a backup."""
+
+    seen: Observation
+    mark: Mark
+    """The target as it is, in the place of what the rollout wrote."""
+    routed: Routed | None = None
+    """The same of the traffic; None if the rollout has routed none."""
+
+
 class Watched(Frozen):
     """The next decision, and the observation that it was made on."""
 
@@ -199,6 +209,8 @@ class Watched(Frozen):
     """Whether the rollout's move waits for those of other rollouts."""
     warning: str = ""
     """What the report says of the replicas at a stop, or at the end; empty if nothing."""
+    restored: Restored | None = None
+    """What the target is by now, if the cluster was restored from a backup."""
 
 
 class Beat(Frozen):

@@ -33,6 +33,10 @@ PAUSED_BY = "paused by"
 """The beginning of ``State.paused``, before who did it."""
 TO_BASELINE = "retargeted to the baseline by"
 """The reason of a rollback that a retarget to the running version requests."""
+RESTORED = (
+    "the target is as it was before the latest writes of this rollout: the cluster was restored from a backup. The "
+    "rollout continues from there"
+)
 NOBODY = "nobody (default)"
 """Who answered, if the time for an answer was over."""
 
@@ -558,6 +562,10 @@ class State(Frozen):
         """Record that a freeze of the policy holds the rollout, or no longer does (``why`` empty)."""
         what = "frozen" if why else "continues"
         return self.but(frozen=why, progress_at=now).noted(now, what, why or "no freeze is in effect")
+
+    def after_restored(self, mark: Mark, routed: Routed | None, now: float) -> Self:
+        """Record that the target is older than the rollout's latest write, and is taken as it is now."""
+        return self.but(mark=mark, routed=routed, progress_at=now).noted(now, "warning", RESTORED)
 
     def after_undo(self, writes: int, now: float, mark: Mark | None = None, step: str = "") -> Self:
         """Record that the baseline was written back, or a step of the way there."""

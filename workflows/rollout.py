@@ -262,6 +262,8 @@ class RolloutWorkflow:
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
         self._waits, self._queued = watched.decision.waits_for, watched.queued
+        if watched.restored is not None:
+            self._state = self._state.after_restored(watched.restored.mark, watched.restored.routed, _now())
         self._state = learned(self._state.but(governed=watched.governed), watched.seen)
         if watched.warning:
             self._state = self._state.warned(watched.warning, _now())

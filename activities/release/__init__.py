@@ -3,7 +3,6 @@
 The target itself keeps everything that is needed to return to the baseline, or to finish.
 """
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -12,6 +11,7 @@ from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
 from activities.levers import Levers
 from activities.levers.deployment.baselines import FoundBaseline, rebuilt
+from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.patches import (
     HOLD_DEADLINE_S,
     finish_patch,
@@ -160,7 +160,7 @@ async def _until_noticed(cluster: Cluster, deployment: Object) -> None:
     """Wait a moment until its controllers have counted the pods that they just removed, as a rollback does."""
 
     async def noticed() -> Objects | None:
-        objects = await _with_pods(cluster, deployment)
+        objects = await read_with_pods(cluster, deployment)
         return None if unnoticed(objects, grows=True) else objects
 
     await until_read(None, deployment["metadata"]["namespace"], (), lambda _: True, noticed, within_s=NOTICED_S)
@@ -173,7 +173,7 @@ async def _spare_superseded(cluster: Cluster, target: Target, deployment: Object
     """
     baseline = fingerprint(saved_baseline(deployment)["template"])
     for _ in range(_ATTEMPTS):
-        objects = await _with_pods(cluster, deployment)
+        objects = await read_with_pods(cluster, deployment)
         superseded = superseded_sets(objects, baseline)
         if is_paused(deployment) and removes_some(objects, superseded):
             deployment = await _patch(cluster, target, _resume)
@@ -186,17 +186,7 @@ async def _released(cluster: Cluster, target: Target) -> Objects | None:
     """Read the target again. Returns None if another rollout has taken it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
     is_released = annotations_of(deployment).get(OWNER, "").startswith(RELEASED_BY)
-    return await _with_pods(cluster, deployment) if is_released else None
-
-
-async def _with_pods(cluster: Cluster, deployment: Object) -> Objects:
-    """Return a Deployment with its ReplicaSets and all pods that its selector matches."""
-    namespace, selector = deployment["metadata"]["namespace"], selector_of(deployment)
-    found, pods = await asyncio.gather(
-        cluster.list("replicasets", namespace, selector), cluster.list("pods", namespace, selector)
-    )
-    own = [each for each in found["items"] if controller_uid(each) == deployment["metadata"]["uid"]]
-    return Objects(deployment, own, pods["items"])
+    return await read_with_pods(cluster, deployment) if is_released else None
 
 
 def is_rolled(deployment: Object) -> bool:

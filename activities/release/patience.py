@@ -1,11 +1,18 @@
-"""Waits for a Deployment's own controller, and reports its progress."""
+"""Waits for a Deployment's own controllers, and reports their progress.
+
+The status of a Deployment is what its controllers counted last. One that is away, or has just come back, counts pods
+that are gone, so the pods themselves are counted too.
+"""
 
 import asyncio
 import time
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import BASELINE, annotations_of, being_deleted, saved_baseline
+from activities.levers.deployment.fetching import read_with_pods
+from activities.levers.deployment.reading import Objects, yet_to_remove
+from activities.levers.ownership import BASELINE, annotations_of, being_deleted, replicas_of, saved_baseline
+from activities.levers.pods import is_active, is_ready
 from segue.errors import Fenced, TimedOut
 from segue.units import counted
 
@@ -20,18 +27,18 @@ class Waiting:
         self.tell = tell
 
     async def until_complete(self, cluster: Cluster, namespace: str, name: str) -> None:
-        """Wait until the controller is done.
+        """Wait until the controllers are done, and its pods are ready.
 
         Raises:
             Fenced: when the Deployment is being deleted: its controller does nothing more.
-            TimedOut: when the controller is not done in time.
+            TimedOut: when they are not done in time.
         """
         reported = ""
         while True:
             found = await cluster.get("deployments", namespace, name)
             if why := being_deleted(found):
                 raise Fenced(f"{namespace}/{name}: {why}")
-            left = _left(found)
+            left = _left(found) or _not_as_counted(await read_with_pods(cluster, found))
             if not left:
                 return
             if left != reported:
@@ -52,8 +59,8 @@ def _left(deployment: Object) -> str:
 
 
 def _still_to_do(deployment: Object) -> str:
-    spec, status = deployment["spec"], deployment.get("status", {})
-    replicas, updated = spec.get("replicas", 1), status.get("updatedReplicas", 0)
+    status = deployment.get("status", {})
+    replicas, updated = replicas_of(deployment), status.get("updatedReplicas", 0)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return "the Deployment controller has not observed the change yet"
     if updated < replicas:
@@ -64,6 +71,18 @@ def _still_to_do(deployment: Object) -> str:
     return (
         f"{available} of {replicas} replicas available" if available < _requested_replicas(deployment, replicas) else ""
     )
+
+
+def _not_as_counted(objects: Objects) -> str:
+    """Return why its pods are not yet what the status of a Deployment that is done says; empty if they are."""
+    for each in objects.replicasets:
+        if each.get("status", {}).get("observedGeneration", 0) < each["metadata"]["generation"]:
+            return f"the controller of replicaset {each['metadata']['name']} has not observed the change yet"
+    if pending := yet_to_remove(objects):
+        return pending
+    replicas = replicas_of(objects.deployment)
+    ready = sum(is_active(pod) and is_ready(pod) for pod in objects.pods)
+    return f"{ready} of {replicas} replicas ready" if ready < _requested_replicas(objects.deployment, replicas) else ""
 
 
 def _requested_replicas(deployment: Object, replicas: int) -> int:

@@ -337,7 +337,7 @@ async def test_release_without_temporal(stack: Stack, kind: Kind, tmp_path: Path
 
         async def middle(name: str) -> tuple[Subject, dict[str, Any], Run]:
             subject = kind(lab, name)
-            await subject.create(4 + MORE, **SLOW)
+            await subject.create(4 + MORE, ready_after="1s")
             before = subject.settings()
             run = await lab.start(name, kind.changed(2), target=subject.target, strategy=way.strategy)
             await run.until("half of it has moved", moved(way.stages - 1))

@@ -5,6 +5,7 @@ Each outage meets several rollouts at once: one in the middle of a write, one th
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Lab, Run, open_lab, until
+from harness import Case, Lab, Run, open_lab, until
 from killing_worker import CRASHING, KillingWorker, watched
+from kube_api import create
 from mirroring import mirrored
 from segue_local import Stack, temporal_config, tied_stack
 from shell import Shell
-from subjects import DeploymentSubject, PairSubject, Subject
+from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 from temporalio.service import RPCError
 
 from segue.report import to_markdown
+from segue.state import RESTORED
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 2, "approval": True}]}
 SLOWLY = {"ready_after": "3s"}
@@ -154,6 +157,111 @@ async def test_a_way_back_takes_what_a_controller_has_yet_to_remove(own_stack: S
                 is_away.set()
                 for _ in range(3):
                     await goes_back.acquire()
+
+
+async def test_a_cluster_that_is_restored_from_a_backup(own_stack: Stack, tmp_path: Path) -> None:
+    """A rollout continues from what the backup has of its target. If that has nothing of it, it ends, and says why."""
+    asked = [{"at": 1, "approval": True}, {"at": 2, "approval": True}]
+    stands, moved, is_kept, is_back = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event(), asyncio.Event()
+
+    async def asks(run: Run, new: int) -> None:
+        await run.until(f"it asks at {new}", lambda s: (s.phase, s.new.replicas) == ("AwaitingApproval", new))
+
+    async def one(name: str, kind: type[Subject], message: str, outcome: str) -> None:
+        subject, way = kind(lab, name), kind.ways[0]
+        await subject.create(4)
+        before, strategy = subject.settings(), {**way.strategy, "waypoints": asked}
+        given: Any = {"target": subject.target, "strategy": strategy, "readiness": PATIENT}
+        run = await lab.start(name, subject.changed(2), **given)
+        await asks(run, 1)
+        stands.release()
+        await is_kept.wait()
+        await run.send("approve")
+        await asks(run, 2)
+        moved.release()
+        await is_back.wait()
+        assert len(lab.pods(name, "chat:2")) < 2, "the backup has the target as it was"
+        with lab.watch(name) as watcher:
+            await run.send(message)
+            case = Case(lab, name, subject, "example/chat:1", before, run, watcher)
+            report = await case.ends(outcome)
+        watcher.assert_within(way.floor, way.ceiling, passing=way.passing_back)
+        assert any(entry.detail == RESTORED for entry in report.entries), to_markdown(report)
+
+    async def led() -> None:
+        """Its traffic has been switched since the backup."""
+        await lab.deploy("blue", 2)
+        await lab.deploy("green", 0)
+        service = {"metadata": {"name": "led"}, "spec": {"selector": {"app": "blue"}, "ports": [{"port": 80}]}}
+        create(lab.core.create_namespaced_service, lab.namespace, service)
+        waypoints = [{"at": "100%", "approval": True}]
+        strategy = {"type": "blueGreen", "traffic": {"service": "led", "lag": "1s"}, "waypoints": waypoints}
+        target = {"kind": "DeploymentPair", "namespace": lab.namespace, "old": "blue", "new": "green"}
+        run = await lab.start("led", target=target, strategy=strategy, readiness=PATIENT)
+        await asks(run, 2)
+        stands.release()
+        await is_kept.wait()
+        await run.send("approve")
+        await run.until("it is switched", lambda status: status.traffic == 100)
+        moved.release()
+        await is_back.wait()
+        await until("it is switched again", lambda: selector() == {"app": "green"})
+        await run.send("promote")
+        report = await run.end()
+        assert report.status.outcome == "Completed", to_markdown(report)
+        assert any(entry.detail == RESTORED for entry in report.entries), to_markdown(report)
+        assert selector() == {"app": "green"}
+
+    def selector() -> Any:
+        found: Any = lab.core.read_namespaced_service("led", lab.namespace)
+        return found.spec.selector
+
+    async def later() -> None:
+        await lab.deploy("later", 3)
+        stands.release()
+        await is_kept.wait()
+        run = await lab.start("later", strategy={"maxSurge": 1, "waypoints": asked}, readiness=PATIENT)
+        await asks(run, 1)
+        moved.release()
+        report = await run.end()
+        assert report.status.outcome == "Aborted" and report.status.reason.startswith("Fenced: "), to_markdown(report)
+        assert any(entry.detail == RESTORED for entry in report.entries), to_markdown(report)
+        assert len(lab.pods("later", "chat:1")) == 3
+
+    async with open_lab(own_stack) as lab:
+        await lab.worker().serves()
+        async with asyncio.TaskGroup() as running:
+            running.create_task(one("chat", DeploymentSubject, "approve", "Completed"))
+            running.create_task(one("back", DeploymentSubject, "abort", "Aborted"))
+            running.create_task(one("pair", PairSubject, "approve", "Completed"))
+            running.create_task(one("set", StatefulSetSubject, "abort", "Aborted"))
+            running.create_task(led())
+            running.create_task(later())
+            for _ in range(6):
+                await stands.acquire()
+            await asyncio.to_thread(_back_up, own_stack, tmp_path)
+            is_kept.set()
+            for _ in range(6):
+                await moved.acquire()
+            await asyncio.to_thread(_restore, own_stack, tmp_path)
+            is_back.set()
+
+
+def _back_up(stack: Stack, folder: Path) -> None:
+    stack.kill("etcd")
+    shutil.copytree(stack.state_dir / "data/etcd", folder / "etcd")
+    stack.restart("etcd")
+
+
+def _restore(stack: Stack, folder: Path) -> None:
+    """Put the backup in the place of the data, as Kubernetes advises: with all servers stopped."""
+    of_kubernetes = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
+    for part in reversed(of_kubernetes):
+        stack.kill(part)
+    shutil.rmtree(stack.state_dir / "data/etcd")
+    shutil.copytree(folder / "etcd", stack.state_dir / "data/etcd")
+    for part in of_kubernetes:
+        stack.restart(part)
 
 
 async def _outage(own_stack: Stack, part: str) -> None:

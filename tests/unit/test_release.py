@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
@@ -19,7 +20,7 @@ from activities.levers.ownership import (
     saved_baseline,
     unpacked,
 )
-from activities.release.patience import _left
+from activities.release.patience import _left, _not_as_counted
 from activities.release.stepped import rules_of
 from segue.budget import resolve_budget
 from segue.errors import Refused
@@ -144,3 +145,27 @@ def test_why_a_release_waits_names_what_keeps_pods_away() -> None:
     assert _left(found) == "2 of 3 replicas available; no pod can be created: exceeded quota: full"
     assert _left({**found, "status": status}) == "2 of 3 replicas available"
     assert _left({**found, "status": {**found["status"], "availableReplicas": 3}}) == ""
+
+
+def test_a_release_counts_the_pods_themselves() -> None:
+    """What the controllers counted last may be old: they were away, and have not yet acted on what is requested."""
+
+    def objects(*ready: str, requested: int = 2, observed: int = 3) -> Objects:
+        owner: Any = [{"uid": "rs", "controller": True}]
+        status: Any = [{"conditions": [{"type": "Ready", "status": each}]} for each in ready]
+        pods: Any = [{"metadata": {"name": "a", "ownerReferences": owner}, "status": each} for each in status]
+        metadata: Any = {"name": "chat-1", "uid": "rs", "generation": 3}
+        replicaset: Any = {
+            "metadata": metadata,
+            "spec": {"replicas": requested},
+            "status": {"observedGeneration": observed},
+        }
+        return Objects({"metadata": {}, "spec": {"replicas": 2}}, [replicaset], pods)
+
+    assert _not_as_counted(objects("True", "True")) == ""
+    assert _not_as_counted(objects("True", "False")) == _not_as_counted(objects("True")) == "1 of 2 replicas ready"
+    behind = _not_as_counted(objects("True", "True", observed=2))
+    assert behind == "the controller of replicaset chat-1 has not observed the change yet"
+    assert _not_as_counted(objects("True", "True", requested=1)) == (
+        "the controller of replicaset chat-1 has yet to remove 1 pod"
+    )

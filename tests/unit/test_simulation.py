@@ -55,7 +55,7 @@ def _play_batch(first: int) -> tuple[collections.Counter[str], set[str], list[st
 @pytest.mark.parametrize(
     "rollouts",
     [
-        int(os.environ.get("SEGUE_ROLLOUTS", "3000")),
+        int(os.environ.get("SEGUE_ROLLOUTS", "2000")),
         pytest.param(100_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)]),
     ],
 )

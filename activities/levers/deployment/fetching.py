@@ -22,6 +22,18 @@ class Matched(NamedTuple):
     pods: list[Object]
 
 
+async def read_with_pods(cluster: Cluster, deployment: Object) -> Objects:
+    """Read the ReplicaSets and pods of a Deployment that was read already."""
+    return _own(deployment, await _listed(cluster, deployment["metadata"]["namespace"], selector_of(deployment)))
+
+
+async def _listed(cluster: Cluster, namespace: str, selector: str) -> Matched:
+    found = await asyncio.gather(
+        cluster.list("replicasets", namespace, selector), cluster.list("pods", namespace, selector)
+    )
+    return Matched(selector, *(each["items"] for each in found))
+
+
 def _own(deployment: Object, listed: Matched) -> Objects:
     """Return a Deployment with the listed objects that it owns."""
     own = [rs for rs in listed.replicasets if controller_uid(rs) == deployment["metadata"]["uid"]]
@@ -51,12 +63,7 @@ class Fetcher:
 
     async def listed(self, target: Target) -> Matched:
         """Read the ReplicaSets and pods that its selector matches."""
-        selector = await self._selector(target)
-        found = await asyncio.gather(
-            self._cluster.list("replicasets", target.namespace, selector),
-            self._cluster.list("pods", target.namespace, selector),
-        )
-        return Matched(selector, *(each["items"] for each in found))
+        return await _listed(self._cluster, target.namespace, await self._selector(target))
 
     async def completed(self, target: Target, listed: Matched) -> Objects:
         """Read the Deployment too, and return it with the listed objects that it owns."""

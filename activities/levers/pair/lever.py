@@ -17,6 +17,7 @@ from typing import Any
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
+from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods, yet_to_remove
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
@@ -47,7 +48,6 @@ from activities.levers.ownership import (
     refuse_overfull,
     refuse_resized,
     replicas_of,
-    selector_of,
     with_number,
     writers_of,
 )
@@ -56,7 +56,7 @@ from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.waiting import until_read
 from activities.levers.writing import SLOW_S, Cleaned, clean_revisions
-from activities.watching import NamespaceWatch, Watches, controller_uid
+from activities.watching import NamespaceWatch, Watches
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.errors import Conflict, Fenced, NotAllowed, NotFound, Refused, Stale
@@ -131,17 +131,8 @@ class PairLever:
         try:
             new = await self._cluster.get("deployments", target.namespace, target.new)
         except NotFound:
-            return Pair(await self._with_pods(old), None)
-        return Pair(*await asyncio.gather(self._with_pods(old), self._with_pods(new)))
-
-    async def _with_pods(self, deployment: Object) -> Objects:
-        namespace, selector = deployment["metadata"]["namespace"], selector_of(deployment)
-        replicasets, pods = await asyncio.gather(
-            self._cluster.list("replicasets", namespace, selector), self._cluster.list("pods", namespace, selector)
-        )
-        own = [rs for rs in replicasets["items"] if controller_uid(rs) == deployment["metadata"]["uid"]]
-        owners = {rs["metadata"]["uid"] for rs in own}
-        return Objects(deployment, own, [p for p in pods["items"] if controller_uid(p) in owners])
+            return Pair(await read_with_pods(self._cluster, old), None)
+        return Pair(*await asyncio.gather(read_with_pods(self._cluster, old), read_with_pods(self._cluster, new)))
 
     # --- before the start ---------------------------------------------------------------------------------
 
@@ -363,7 +354,7 @@ class PairLever:
             return are_gone(watch.owned("pods", owners))
 
         async def read_again() -> bool | None:
-            return are_gone((await self._with_pods(side.deployment)).pods) or None
+            return are_gone((await read_with_pods(self._cluster, side.deployment)).pods) or None
 
         namespace = side.deployment["metadata"]["namespace"]
         gone = await until_read(self._watches, namespace, self.kinds, shows, read_again, within_s=_GONE_S)

@@ -160,13 +160,20 @@ def breaches(seen: Seen) -> list[str]:
     return [*_under(seen), *_over(seen)]
 
 
-def unready_before(moments: Sequence[Moment]) -> int:
-    """Return how many pods were not ready, and had been, just before the first pod of another version."""
+def unready_before(moments: Sequence[Moment], *, by_name: bool = False) -> int:
+    """Return how many pods were not ready, and had been, just before the first pod of another version.
+
+    With ``by_name``, a pod counts as the one that it replaced.
+    """
+
+    def key(uid: str, pod: Pod) -> str:
+        return pod.name if by_name else uid
+
     first = next((moment.versions for moment in moments if moment.pods), set())
     before = [*itertools.takewhile(lambda moment: moment.versions <= first, moments)]
-    known = {uid for moment in before for uid, pod in moment.pods.items() if pod.is_ready}
+    known = {key(uid, pod) for moment in before for uid, pod in moment.pods.items() if pod.is_ready}
     latest = before[-1].pods if before else {}
-    return sum(uid in known and pod.is_live and not pod.is_ready for uid, pod in latest.items())
+    return sum(key(uid, pod) in known and pod.is_live and not pod.is_ready for uid, pod in latest.items())
 
 
 def successors(moments: Sequence[Moment], taken: Collection[str]) -> set[str]:

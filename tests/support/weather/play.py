@@ -409,8 +409,9 @@ class Player:
         taken, is_groups = done.taken | self.weather.taken, self.rolled.kind == "LeaderWorkerSet"
         taken |= judge.successors(eyes.moments, taken) if is_groups else set()
         rolls_itself = is_groups and not self.rolled.spec["strategy"].get("waypoints")
-        # Its own controller may leave no moment at which the floor can rise again.
-        unready = judge.unready_before(eyes.moments) if ended_as != "Completed" or rolls_itself else 0
+        # Its own controller may leave no moment at which the floor can rise again, also for a group that just restarts.
+        is_lower = ended_as != "Completed" or rolls_itself
+        unready = judge.unready_before(eyes.moments, by_name=rolls_itself) if is_lower else 0
         # Only its own controllers move it: what they do while they catch up is theirs.
         catching_up = [ended for _, ended in self.weather.outages] if self.rolled.kind == "Supervised" else []
         seen = judge.Seen(
