@@ -91,9 +91,12 @@ class Cluster:
     a worker's start, and 40 MiB.
     """
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self._api = api
-        self._rest = api.rest_client = LimitedClient(api.configuration, self.clock)
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._api = client.ApiClient(credentials.configuration)
+        self._api.default_headers |= credentials.headers
+        self._rest = self._api.rest_client = LimitedClient(credentials.configuration, self.clock)
+        self._tls_version = credentials.tls_version
         self._pods: aiohttp.ClientSession | None = None
         self._shared = Shared[Object]()
 
@@ -109,23 +112,7 @@ class Cluster:
         Raises:
             Refused: when there is none, or it lacks the context.
         """
-        configuration = client.Configuration()
-        # The library reads KUBECONFIG only when it is imported.
-        path = access.kubeconfig or os.environ.get("KUBECONFIG") or None
-        field = "SEGUE_CLUSTERS" if access.is_given else "KUBECONFIG"
-        _refuse_absent(path, field)
-        loaded: Any = None
-        try:
-            if access.is_given or not _is_pods_own(configuration):
-                load: Any = config.load_kube_config
-                loaded = await load(path, context=access.context or None, client_configuration=configuration)
-        except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
-            here = f"correct the context {access.context!r}, or the file {path or '~/.kube/config'}"
-            fix = here if access.is_given else "set KUBECONFIG, or run `segue local up`"
-            raise Refused(_no_way(error), field=field, value=path, fix=fix) from error
-        api = client.ApiClient(configuration)
-        api.default_headers |= _impersonation(getattr(loaded, "_user", None), field)
-        return cls(api)
+        return cls(await Credentials.read(access))
 
     def _pod_session(self) -> aiohttp.ClientSession:
         """Return a separate session for pods, so that slow answers of pods delay no watch and no write."""
@@ -166,17 +153,33 @@ class Cluster:
         timeout_s: float = REQUEST_TIMEOUT_S, **query: Any,
     ) -> aiohttp.ClientResponse:  # fmt: skip
         """Send one request; ``query`` are its parameters (see ``parameters``)."""
-        headers = {"Accept": "application/json", "Content-Type": content_type}
-        request: tuple[Any, ...] = await self._api.param_serialize(
-            method, path, query_params=parameters(**query), header_params=headers, body=body,
-            auth_settings=["BearerToken"],
-        )  # fmt: skip
-        method, url, headers, body, _ = request
-        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_s)
-        response: aiohttp.ClientResponse = answer.response
+        headers, given = {"Accept": "application/json", "Content-Type": content_type}, parameters(**query)
+        await self._renew()
+        response = await self._request(method, path, given, headers, body, timeout_s)
+        if response.status == 401 and await self._renew(refused=True):  # it was not carried out
+            response.release()
+            response = await self._request(method, path, given, headers, body, timeout_s)
         if response.status in {401, 403, 404} and self.was_away:
             _refuse_early(response.status, _message(await response.text()))
         return response
+
+    async def _request(
+        self, method: str, path: str, given: Any, headers: dict[str, str], body: Object | None, timeout_s: float
+    ) -> aiohttp.ClientResponse:
+        request: tuple[Any, ...] = await self._api.param_serialize(
+            method, path, query_params=given, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._api.call_api(*request[:4], _request_timeout=timeout_s)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _renew(self, *, refused: bool = False) -> bool:
+        """Renew the credentials if it is time, or if they were refused; return whether they are others."""
+        renewed = await self._credentials.renew(self._credentials.version if refused else None)
+        if self._tls_version != self._credentials.tls_version:
+            self._tls_version = self._credentials.tls_version
+            self._rest.renew_tls()
+        return renewed
 
     @property
     def was_away(self) -> bool:
@@ -465,44 +468,6 @@ async def connected(access: Access = HERE) -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await cluster.close()
-
-
-def _is_pods_own(configuration: client.Configuration) -> bool:
-    """Load the service account of the pod into the configuration; return False outside a pod."""
-    try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except config.ConfigException:
-        return False
-    return True
-
-
-def _impersonation(user: Any, field: str) -> dict[str, str]:
-    """Return the headers by which the user of a kubeconfig acts as somebody else.
-
-    The library ignores these fields: requests would have the user's own rights, which are usually wider.
-
-    Raises:
-        Refused: for what headers of one value cannot say.
-    """
-    given: Object = user.value if user is not None else {}
-    for name in ("as-groups", "as-user-extra"):
-        if given.get(name):
-            fix = "use a context without it, whose credentials have these rights"
-            why = "is a part of acting as somebody else that Segue does not do"
-            raise Refused(why, field=f"{field}: {name}", fix=fix)
-    names = {"as": "Impersonate-User", "as-uid": "Impersonate-Uid"}
-    return {header: str(given[name]) for name, header in names.items() if given.get(name)}
-
-
-def _refuse_absent(given: str | None, field: str) -> None:
-    if given and not any(Path(path).is_file() for path in given.split(os.pathsep)):
-        raise Refused("is not a file", field=field, value=given, fix="correct it, or run `segue local up`")
-
-
-def _no_way(error: Exception) -> str:
-    if isinstance(error, config.ConfigException | OSError):
-        return f"gives no way to a cluster: {error}"
-    return f"is not a kubeconfig: {' '.join(str(error).split())}"
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
