@@ -3,22 +3,21 @@
 import asyncio
 import builtins
 import json
-import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from pydantic_core import from_json
 
 from activities.api_paths import is_custom, parameters, path_of
 from activities.clock import Clock
+from activities.credentials import Credentials
 from activities.limits import LimitedClient, urgency
 from activities.sharing import Shared
 from segue.clusters import HERE, Access
@@ -43,6 +42,8 @@ JUST_STARTED = "it did not answer a moment ago, and may not have loaded its acce
 _JUST_SERVES = "it did not answer a moment ago, and may not serve all kinds yet"
 _STRATEGIC = "application/strategic-merge-patch+json"
 _MERGE = "application/merge-patch+json"
+_ANONYMOUS = "system:anonymous"
+"""Who sends a request without credentials. A right that is granted to it is everybody's."""
 _PERSON = re.compile(r'User "(?!system:serviceaccount:)([^"]+)" cannot')
 _WARNING = re.compile(r'299 \S+ "(.*)"$', re.DOTALL)
 """RFC 7234, 5.5: code, agent and text."""
@@ -153,32 +154,35 @@ class Cluster:
         timeout_s: float = REQUEST_TIMEOUT_S, **query: Any,
     ) -> aiohttp.ClientResponse:  # fmt: skip
         """Send one request; ``query`` are its parameters (see ``parameters``)."""
-        headers, given = {"Accept": "application/json", "Content-Type": content_type}, parameters(**query)
         await self._renew()
-        response = await self._request(method, path, given, headers, body, timeout_s)
-        if response.status == 401 and await self._renew(refused=True):  # it was not carried out
+        version, given = self._credentials.version, parameters(**query)
+        response = await self._request(method, path, given, body, content_type, timeout_s)
+        if response.status == 401 and await self._renew(refused=version):  # it was not carried out
             response.release()
-            response = await self._request(method, path, given, headers, body, timeout_s)
+            response = await self._request(method, path, given, body, content_type, timeout_s)
         if response.status in {401, 403, 404} and self.was_away:
             _refuse_early(response.status, _message(await response.text()))
         return response
 
     async def _request(
-        self, method: str, path: str, given: Any, headers: dict[str, str], body: Object | None, timeout_s: float
+        self, method: str, path: str, given: Any, body: Object | None, content_type: str, timeout_s: float
     ) -> aiohttp.ClientResponse:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
         request: tuple[Any, ...] = await self._api.param_serialize(
             method, path, query_params=given, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        answer = await self._api.call_api(*request[:4], _request_timeout=timeout_s)
+        method, url, headers, body, _ = request
+        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout_s)
         response: aiohttp.ClientResponse = answer.response
         return response
 
-    async def _renew(self, *, refused: bool = False) -> bool:
-        """Renew the credentials if it is time, or if they were refused; return whether they are others."""
-        renewed = await self._credentials.renew(self._credentials.version if refused else None)
+    async def _renew(self, refused: int | None = None) -> bool:
+        """Renew the credentials if it is time, or if this version was refused; return whether they are others."""
+        renewed = await self._credentials.renew(refused)
         if self._tls_version != self._credentials.tls_version:
             self._tls_version = self._credentials.tls_version
-            self._rest.renew_tls()
+            pods, self._pods = self._pods, None
+            await self._rest.renew_tls(pods)
         return renewed
 
     @property
@@ -609,4 +613,6 @@ def _grant(why: str, role: str) -> str:
     """Return what grants a missing right to whom the API server denied it: the worker, or the caller of a command."""
     denied = _PERSON.search(why)
     person = denied[1] if denied else ""
+    if person == _ANONYMOUS:
+        return "correct the credentials of the kubeconfig's user: the API server did not recognize them, or got none"
     return f"grant {person or 'the worker'} {grant_for(why, person) or role}"

@@ -138,7 +138,27 @@ class LimitedClient(rest.RESTClientObject):
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         super().__init__(configuration)
         self._places, self._clock = Places(), clock
+        self._former: list[aiohttp.ClientSession] = []
         self._away_at = -math.inf
+
+    async def renew_tls(self, pods: aiohttp.ClientSession | None) -> None:
+        """Use the certificates and the key of the configuration as they are now, for all further connections.
+
+        What runs on the present connections, and on those to ``pods``, may end there: they are closed the next time.
+        """
+        await self._close_former()
+        self.ssl_context = rest.RESTClientObject(self.configuration).ssl_context
+        self._former = [each for each in (self.pool_manager, pods) if each is not None]
+        self.pool_manager = None
+
+    async def _close_former(self) -> None:
+        for session in self._former:
+            await session.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._close_former()
+        await super().close()
 
     @property
     def was_away(self) -> bool:

@@ -20,7 +20,6 @@ import temporalio.client
 import yaml
 from kube_api import client_of, create, raw
 from kubernetes import client
-from kubernetes.aio import config as aioconfig
 from kubernetes.client.exceptions import NotFoundException
 from runs import ends_with_run
 from segue_local import Stack
@@ -31,8 +30,9 @@ from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 from watcher import PodWatcher
 
-from activities.cluster import Cluster
+from activities.cluster import Cluster, connected
 from segue import contract, messages
+from segue.clusters import Access
 from segue.messages import Message
 from segue.plan import Plan
 from segue.report import Report, to_markdown
@@ -600,11 +600,8 @@ class Case:
 @asynccontextmanager
 async def reaching(lab: Lab) -> AsyncIterator[Cluster]:
     """Return Segue's client, in this process."""
-    cluster = Cluster(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))  # type: ignore[no-untyped-call]
-    try:
+    async with connected(Access(kubeconfig=str(lab.stack.kubeconfig))) as cluster:
         yield cluster
-    finally:
-        await cluster.close()
 
 
 @asynccontextmanager

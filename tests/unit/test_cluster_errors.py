@@ -40,7 +40,9 @@ ROWS = [
         "grant c deploy/rbac-profiles.yaml's role: kubectl apply -f deploy/rbac-profiles.yaml && "
         "kubectl create clusterrolebinding segue-controller-profiles-c --clusterrole=segue-controller-profiles "
         "--user=c"),
-    Row("no-right-to-a-path", 403, 'forbidden: User "system:anonymous" cannot get path "/apis"', NotAllowed, "grant"),
+    Row("no-right-to-a-path", 403, 'forbidden: User "segue" cannot get path "/apis"', NotAllowed, "grant"),
+    Row("anonymous", 403, 'pods is forbidden: User "system:anonymous" cannot list resource "pods" in API group "" in '
+        'the namespace "a"', NotAllowed, "; correct the credentials of the kubeconfig's user"),
     Row("proxy", 403, "Forbidden", NotAllowed, "grant the worker the role"),
     Row("webhook", 403, 'admission webhook "isvc.kserve" denied the request: name must be empty', Refused,
         "name must be empty; correct the change, or ask who runs that webhook"),

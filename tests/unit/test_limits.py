@@ -12,6 +12,7 @@ from aiohttp import web
 from kubernetes.aio import client
 
 from activities.cluster import Cluster
+from activities.credentials import Credentials
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
 from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 
@@ -159,7 +160,7 @@ async def test_a_throttled_request_is_repeated_when_the_api_server_says(
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host: Any = runner.addresses[0]
-    cluster = Cluster(client.ApiClient(client.Configuration(host=f"http://{host[0]}:{host[1]}")))
+    cluster = Cluster(Credentials(client.Configuration(host=f"http://{host[0]}:{host[1]}")))
     try:
         if requests > times:
             assert (await cluster.list("pods", "n"))["items"] == []
@@ -183,7 +184,7 @@ async def test_only_a_proxy_of_the_environment_makes_requests_read_it(
         monkeypatch.delenv(name, raising=False)
     if proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy)
-    cluster = Cluster(client.ApiClient(client.Configuration(host="https://127.0.0.1:1")))
+    cluster = Cluster(Credentials(client.Configuration(host="https://127.0.0.1:1")))
     try:
         with pytest.raises(Unreachable):
             await cluster.list("pods", "n")
@@ -195,7 +196,7 @@ async def test_only_a_proxy_of_the_environment_makes_requests_read_it(
 
 @asynccontextmanager
 async def connected(address: client.Configuration) -> AsyncIterator[Cluster]:
-    cluster = Cluster(client.ApiClient(address))
+    cluster = Cluster(Credentials(address))
     try:
         yield cluster
     finally:
