@@ -188,6 +188,10 @@ def test_a_controller_may_be_late_to_remove_what_is_no_longer_requested() -> Non
     assert judged(late, later._replace(revision=6), a=2, b=2)
     assert judged(late, later._replace(at=111.0), a=2, b=2)
     assert judged(late._replace(pods=old | new | {"b3": new["b0"]}), a=0, b=4), "more than one write may move"
+    four, others = ({f"{owner}{n}": READY._replace(owner=owner) for n in range(4)} for owner in ("a", "b"))
+    both = [Moment(90, four), Moment(100.0, four | others, revision=7)]
+    assert not _judged(both, budget=Budget(1, 4), requested=[Requested(7, {"a": 0, "b": 4})])
+    assert _judged(both, budget=Budget(1, 1), requested=[Requested(7, {"a": 0, "b": 4})]), "one write moves 1"
 
 
 def test_what_was_unready_a_moment_ago_may_be_removed() -> None:

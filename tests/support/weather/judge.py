@@ -117,6 +117,10 @@ class Budget:
         surge, unavailable = self._resolved(replicas)
         return 0 if surge else unavailable
 
+    def moved(self, replicas: int) -> int:
+        """Return how many replicas one write may remove beyond the surge, which the controller replaces at once."""
+        return self._resolved(replicas)[1]
+
     def _resolved(self, replicas: int) -> tuple[int, int]:
         surge = min(replicas, _resolve(self.surge, replicas, math.ceil))
         unavailable = min(replicas, _resolve(self.unavailable, replicas, math.floor))
@@ -285,10 +289,11 @@ def _over(seen: Seen) -> Iterable[str]:
         over_since = (over_since or moment.at) if moment.total > allowed else None
         # A controller that was away works off its backlog in any order.
         was_away = known_since < moment.at - LATE_S
-        is_late = moment.total - _overdue(seen.requested, moment) <= allowed
+        overdue = _overdue(seen.requested, moment)
+        is_late = moment.total - overdue <= allowed
         limit_s = OVERDUE_S if is_late else BACKLOG_S if was_away else PASSING_S
         is_passing = over_since is not None and moment.at - over_since < limit_s
-        passing = math.inf if was_away else max(seen.passing, _passing(seen, moment.at))
+        passing = math.inf if was_away else max(seen.passing, _passing(seen, moment.at, overdue if is_late else 0))
         if moment.total > allowed + (passing if is_passing else 0):
             yield f"{moment.total} pods, over the ceiling of {allowed}: {moment}"
         most = moment.total
@@ -301,10 +306,11 @@ def _overdue(requested: Sequence[Requested], moment: Moment) -> int:
     return sum(max(0, live[owner] - replicas) for owner, replicas in known.items())
 
 
-def _passing(seen: Seen, at: float) -> int:
+def _passing(seen: Seen, at: float, overdue: int) -> int:
     """Return how many pods may pass: a move under way has its share of R, and grows with it if somebody changes R."""
     sizes = _replicas(seen.sizes, at - IN_FLIGHT_S, at + LATE_S)
-    return max((math.ceil(seen.budget.passing(size) * max(sizes) / size) for size in sizes if size), default=0)
+    moved = [(max(seen.budget.passing(size), min(overdue, seen.budget.moved(size))), size) for size in sizes if size]
+    return max((math.ceil(passing * max(sizes) / size) for passing, size in moved), default=0)
 
 
 @dataclass
