@@ -614,6 +614,6 @@ async def test_a_release_waits_for_that_too(monkeypatch: pytest.MonkeyPatch) -> 
     async def with_pods(*_: object) -> Objects:
         return next(answers)
 
-    monkeypatch.setattr(release_module, "_with_pods", with_pods)
+    monkeypatch.setattr(release_module, "read_with_pods", with_pods)
     await release_module._until_noticed(cast("Cluster", None), {"metadata": {"namespace": "serving"}})
     assert not [*answers]

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -141,12 +141,9 @@ class Weather:
         elif how == "stopped":
             with self._restarting:
                 pids = [part.pid for part in self._stack.status() if part.name == subject and part.pid]
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
+            _signal(pids, signal.SIGSTOP)
             yield
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):  # something killed it meanwhile
-                    os.kill(pid, signal.SIGCONT)
+            _signal(pids, signal.SIGCONT)
         else:
             self._proxy.weather.add(fault.what)
             yield
@@ -495,6 +492,12 @@ class Player:
 
     def _stays(self, difference: str) -> bool:
         return self._keeps_foreign and self.rolled.has("foreign-image") and ".template." in difference
+
+
+def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile: by itself, or by another fault
+            os.kill(pid, number)
 
 
 def _budget(rolled: Rolled) -> judge.Budget:
