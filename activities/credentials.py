@@ -26,7 +26,8 @@ AGAIN_S = 5.0
 """Credentials that the API server refuses are read again at most this often."""
 EARLY_S = 60.0
 """A plugin runs again so long before its token expires."""
-PLUGIN_S = 60.0
+PLUGIN_S = 120.0
+"""People may log in meanwhile, in a browser."""
 _TOKEN = "BearerToken"  # noqa: S105 - a name
 _USER_FILES, _CLUSTER_FILES = ("tokenFile", "client-certificate", "client-key"), ("certificate-authority",)
 
