@@ -67,6 +67,16 @@ def namespace() -> str:
     return _profile().get("namespace") or "default"
 
 
+def credentials() -> tuple[object, ...]:
+    """Return what authenticates clients by now, to compare it: the API key, and the contents of the TLS files.
+
+    Raises:
+        Refused: when the profile, or a file, cannot be read.
+    """
+    config = _profile()
+    return config.get("api_key"), config.get("tls")
+
+
 class _Shown(StrEnum):
     """How a client identifies itself, as far as errors depend on it."""
 

@@ -25,6 +25,7 @@ from worker.garbage import spare_what_stays
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
 from worker.load import Load
+from worker.renewing import Connect, renew
 from worker.running import run
 from worker.settings import Settings
 from worker.telemetry import sdk_runtime
@@ -45,7 +46,8 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    temporal = await connect(settings)
+    connect = connecting(settings)
+    temporal = await connect()
     async with AsyncExitStack() as ends:
         activities = await _activities(settings, ends)
         load = Load(settings.slots, memory_limit_mib())
@@ -56,6 +58,8 @@ async def serve(settings: Settings) -> None:
         address = await ends.enter_async_context(serve_health(settings.health_address, is_ready))
         for worker in workers:
             await ends.enter_async_context(worker)
+        renewing = asyncio.create_task(renew(connect, functools.partial(_use, workers)), name="renew-credentials")
+        ends.callback(renewing.cancel)
         about = {
             "task_queue": settings.task_queue, "clusters": [*settings.clusters], "health": address,
             "slots": settings.slots,
@@ -88,19 +92,23 @@ async def _activities(settings: Settings, ends: AsyncExitStack) -> dict[str | No
     return {**found, None: found[default]} if default else found
 
 
-async def connect(settings: Settings) -> temporalio.client.Client:
-    """Connect to Temporal as every client does, with the worker's runtime and plugin.
+def _use(workers: Sequence[Worker], client: temporalio.client.Client) -> None:
+    for worker in workers:
+        worker.client = client
 
-    The plugin has no workflows: they are of one worker of the process, not of all.
 
-    Raises:
-        Unreachable: naming the address.
-        Refused: for a profile that cannot be read.
+def connecting(settings: Settings) -> Connect:
+    """Return what connects to Temporal as every client does, with the worker's runtime, plugin and identity.
+
+    The plugin has no workflows: they are of one worker of the process, not of all. A call raises ``Unreachable`` with
+    the address, and ``Refused`` for a profile that cannot be read.
     """
     runtime = sdk_runtime(settings) or Runtime.default()
     # Also a container that starts again, with the same host and process id, is another worker.
     identity = f"{os.getpid()}@{socket.gethostname()}#{uuid.uuid4().hex[:8]}"
-    return await connection.connect(timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())], identity=identity)
+    return functools.partial(
+        connection.connect, timeout_s=CONNECT_S, runtime=runtime, plugins=[make_plugin(())], identity=identity
+    )
 
 
 def main() -> int:

@@ -162,7 +162,7 @@ async def test_faults_of_the_connection(segue: Segue, tmp_path: Path, monkeypatc
 
     await refused(other, tls, "its certificate is for another name", "TEMPORAL_TLS_SERVER_NAME")
     await refused(expired, tls, "its certificate has expired", "renew the server's certificate")
-    requires = {"clients": own.cert_path.read_bytes()}
+    requires: Any = {"clients": own.cert_path.read_bytes()}
     await refused(good, tls, "requires a client certificate", "TEMPORAL_TLS_CLIENT_CERT_PATH", **requires)
     stranger = {"clients": authority.cert_path.read_bytes()}
     await refused(good, {**tls, **pair}, "does not accept the client certificate", "TEMPORAL_TLS_CLIENT", **stranger)

@@ -35,9 +35,10 @@ class _Forwarding(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @asynccontextmanager
 async def front(
-    temporal: str, *, certificate: tuple[bytes, bytes] | None = None, clients: bytes | None = None, key: str = ""
-) -> AsyncIterator[str]:
-    """Yield the address of a front of Temporal.
+    temporal: str, *, certificate: tuple[bytes, bytes] | None = None, clients: bytes | None = None, key: str = "",
+    port: int = 0,
+) -> AsyncIterator[str]:  # fmt: skip
+    """Yield the address of a front of Temporal, by default at a free port.
 
     ``certificate`` (PEM of certificate and key) turns TLS on; ``clients`` (PEM of an authority) requires client
     certificates; ``key`` is the API key that it accepts.
@@ -45,11 +46,11 @@ async def front(
     async with grpc.aio.insecure_channel(temporal) as channel:
         server = grpc.aio.server(handlers=[_Forwarding(channel, key)])
         if certificate is None:
-            port = server.add_insecure_port("127.0.0.1:0")
+            port = server.add_insecure_port(f"127.0.0.1:{port}")
         else:
             pair = (certificate[1], certificate[0])
             credentials = grpc.ssl_server_credentials([pair], clients, require_client_auth=clients is not None)
-            port = server.add_secure_port("127.0.0.1:0", credentials)
+            port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
         await server.start()
         try:
             yield f"127.0.0.1:{port}"

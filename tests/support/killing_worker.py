@@ -35,7 +35,7 @@ from watcher import PodWatcher
 import activities.cluster
 from activities.cluster import Cluster, Object
 from segue import contract
-from worker.__main__ import connect
+from worker.__main__ import connecting
 from worker.compose import make_activities, make_workers
 from worker.settings import Settings, load_settings
 from worker.telemetry import set_up_logs
@@ -210,7 +210,7 @@ async def _serve(settings: Settings, accident: Accident) -> None:
     cluster = await AccidentalCluster.connect()
     cluster.accident = accident
     [worker] = make_workers(
-        await connect(settings),
+        await connecting(settings)(),
         settings,
         {None: make_activities(cluster, settings)},
         interceptors=[accident],

@@ -9,7 +9,7 @@ from temporalio.common import SearchAttributeKey
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from segue.contract import PHASE_ATTRIBUTE
-from worker.__main__ import connect
+from worker.__main__ import connecting
 from worker.compose import STICKY_LIMIT
 from worker.settings import load_settings
 
@@ -48,7 +48,7 @@ class Asks:
 
 async def main() -> None:
     settings = load_settings()
-    client = await connect(settings)
+    client = await connecting(settings)()
     async with Worker(
         client, task_queue=settings.task_queue, workflows=[Asks], activities=[wait],
         workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(2),

@@ -76,6 +76,10 @@ class Engine:
         if self._reader is not None:
             self._reader.known.pop(workflow_id, None)
 
+    def use(self, client: Client) -> None:
+        """Use another client from now on."""
+        self._reader = _Reader(client, self.cluster, self._task_queue)
+
     async def _connected(self) -> "_Reader":
         if self._reader is None:
             self._reader = _Reader(await self._connect(), self.cluster, self._task_queue)

@@ -14,6 +14,7 @@ from segue.naming import check_cluster
 from worker.controller.controller import Controller
 from worker.controller.engine import Engine
 from worker.health import serve_health
+from worker.renewing import renew
 from worker.running import run
 from worker.settings import Settings
 
@@ -39,10 +40,12 @@ async def serve(settings: Settings, cluster_name: str, namespaces: Sequence[str]
         health = serve_health(settings.health_address, lambda: controller.is_current and not stop.is_set())
         async with health as address:
             controller.start()
+            renewing = asyncio.create_task(renew(_connect, engine.use), name="renew-credentials")
             about = {"task_queue": settings.task_queue, "health": address, "namespaces": [*namespaces]}
             log.info("controller serves", extra=about)
             await stop.wait()
             log.info("controller stops")
+            renewing.cancel()
     finally:
         await controller.stop()
         await cluster.close()
