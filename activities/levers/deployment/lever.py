@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from activities.cluster import Cluster, Object
-from activities.levers.copies import make_copies, prune_copies
+from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
 from activities.levers.deployment.fetching import Fetcher, Matched
@@ -557,7 +557,9 @@ class DeploymentLever:
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
         writes = written.writes + finished + cleaned.writes + pruned
-        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        runs = [deployment["spec"]["template"]]
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
+        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
         return written.model_copy(update={"writes": writes, "warning": warning})
 
     async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
 from activities.levers.controllers import never_observes
-from activities.levers.copies import make_copies, prune_copies
+from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
@@ -628,7 +628,9 @@ class PartitionLever(ABC):
         cleaned = await self._finish_revisions(request, numbered)
         templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
         pruned = await prune_copies(self._cluster, numbered.found, templates)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        runs, since = self.pod_templates(numbered.template), request.state.began_at
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, since)
+        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
         return written.model_copy(update={"writes": written.writes + cleaned.writes + pruned, "warning": warning})
 
     async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> Cleaned:

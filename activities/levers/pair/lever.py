@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.levers.copies import edited_in_place
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
 from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods, yet_to_remove
 from activities.levers.draining import leave_services, next_to_stop
@@ -328,7 +329,10 @@ class PairLever:
             if not await writing.is_free():  # otherwise another attempt was faster
                 return Written(done=False, why=str(stale), writes=writing.writes)
         cleaned = await writing.clean()
-        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left)))
+        sides = [each for each in (writing.pair.old, writing.pair.new) if each is not None]
+        runs = [each.deployment["spec"]["template"] for each in sides if replicas_of(each.deployment)]
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
+        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left, edited)))
         return writing.written.model_copy(update={"warning": warning})
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
