@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from activities.draining import read_numbers
+from activities.levers.draining import keeping_unready, serving
 from segue.decide import Act, Decision, decide
 from segue.draining import Emptying, added_up, next_to_empty
 from segue.observation import Counts, Emptiness, Observation, Side, Version
@@ -147,6 +148,24 @@ def test_who_goes_next() -> None:
     names = [[r.name for r in next_to_empty(replicas, "v0", kept)] for kept in (9, 6, 5, 4, 3, 2, 1, 0)]
     order = ["marked", "early", "late", "base-a", "base-b"]
     assert names == [[], [], [], *(order[:n] for n in range(1, 6))], "9: some replicas have no pod yet, and go first"
+
+
+def endpoints(service: str, **pods: dict[str, bool]) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": service}
+    found = [{"targetRef": {"name": name}, "conditions": conditions} for name, conditions in pods.items()]
+    return {"metadata": {"labels": labels}, "endpoints": found}
+
+
+def test_a_service_that_publishes_unready_pods_is_told_from_one_that_serves() -> None:
+    """It calls every pod ready; only ``serving`` says whether the pod is. Old API servers do not have that field."""
+    ready, left = {"ready": True, "serving": True}, {"ready": False, "serving": False}
+    slices = [
+        endpoints("chat", a=ready, b=left, c={"ready": True}),
+        endpoints("peers", a=ready, b={"ready": True, "serving": False}),
+        {"metadata": {}, "endpoints": None},
+    ]
+    assert serving(slices) == {"a", "c"}
+    assert keeping_unready(slices, {"b"}) == ["peers"] and keeping_unready(slices, {"a", "c"}) == []
 
 
 # --- the numbers -------------------------------------------------------------------------------------------

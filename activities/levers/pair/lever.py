@@ -257,7 +257,7 @@ class PairLever:
         writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             first = await writing.checked(goal)
-            await self._drain(request, first, goal)
+            writing.warning = await self._drain(request, first, goal)
             await writing.claim()
             adds = goal.old > first.counts.old or goal.new > first.counts.new
             if goal.old < first.counts.old:
@@ -348,13 +348,14 @@ class PairLever:
             raise Stale("the replicas have not reached their final counts yet")
         await writing.free(baseline, back=back)
 
-    async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> None:
-        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
+    async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> str:
+        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``; return a warning."""
         if request.rules.drain is None or goal.old >= pair.counts.old or request.state.goal is Goal.BACK:
-            return
+            return ""
         names = next_to_stop(pair.old, request.state, goal.old, hooked=request.rules.drain.until is not None)
-        if names:
-            await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
+        if not names:
+            return ""
+        return await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
 
     async def _gone(self, side: Objects, number: int) -> bool:
         """Wait until at most ``number`` pods of a Deployment remain; return False on a timeout."""
@@ -395,6 +396,7 @@ class _Writing:
     request: WriteInput
     now: float
     writes: int = 0
+    warning: str = ""
 
     def __post_init__(self) -> None:
         self.target = _pair(self.request.target)
@@ -405,7 +407,7 @@ class _Writing:
     @property
     def written(self) -> Written:
         """The result of the writes so far."""
-        return Written(done=True, writes=self.writes, mark=mark_of(self.pair))
+        return Written(done=True, writes=self.writes, mark=mark_of(self.pair), warning=self.warning)
 
     async def checked(self, goal: Counts | None = None, *, finishing: bool = False) -> Pair:
         """Read both, and check that this rollout owns them and may write.
