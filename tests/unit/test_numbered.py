@@ -32,7 +32,7 @@ from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import KINDS, Rules, Strategy, Waypoint
 from segue.spec.readiness import Readiness
-from segue.state import Before, Outcome, State, requested
+from segue.state import Before, Goal, Outcome, State, requested
 
 R = 4
 TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
@@ -642,6 +642,19 @@ def test_a_pod_that_has_the_name_of_a_missing_one_is_named(
     told = f"pod {kept} exists and is not the target's" if kept else ""
     assert seen.hindrance.startswith(told) and bool(seen.hindrance) is bool(kept)
     assert not kept or told in str(seen.problem)
+
+
+@pytest.mark.parametrize("running", ["O.ON", "O.oN"])
+def test_a_way_back_tells_whose_name_is_taken(running: str) -> None:
+    """Also if another old replica is not ready: its controller would make no move for that one."""
+    awaited = {i: pod_of(i, "old", ready=each.isupper()) for i, each in enumerate(running)}
+    there = numbered(running, 0, template="old")._replace(taken={"chat-1": 1}, awaited=awaited)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    versions = {"baseline": Version(template=OLD), "wanted": Version(template=NEW)}
+    state = State(owner="o", claimed=True, goal=Goal.BACK, progress_at=9.0, **versions)
+    seen = read(there, rules(0, 1), state, None, 1000.0).model_copy(update={"owner": "o"})
+    decision = decide(rules(0, 1), state, seen, 1000.0)
+    assert decision.act is Act.ALARM and "pod chat-1 exists and is not the target's" in decision.why
 
 
 def test_what_has_the_labels_of_a_group_and_no_controller_is_not_of_it() -> None:

@@ -134,6 +134,15 @@ def _worker_taken(numbered: Numbered, coming: Iterable[Replica]) -> Hindrance:
     return Hindrance(sum(each.name in kept for each in coming), _told_taken(kept[min(kept)]))
 
 
+def _explained(problem: Problem | None, why: str) -> Problem | None:
+    """Return the problem, with why pods cannot be created: that a replica is not ready says less."""
+    vague = problem is None or (not problem.hopeless and problem.cause in {Cause.UNREADY, Cause.DEADLINE})
+    if not why or not vague:
+        return problem
+    also = f"; {problem}" if problem is not None and problem.cause is Cause.UNREADY else ""
+    return Problem(cause=Cause.DEADLINE, message=f"{why}{also}")
+
+
 def comes_back_older(numbered: Numbered, baseline: str) -> bool:
     """Whether a replica below the partition that is lost would come back in a version older than the baseline.
 
@@ -264,13 +273,15 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=worst(
-            (
-                judged(rising, ended, restarts, state.began_at, others=others),
-                overdue(numbered.pods, now),
-                _out_of_order(numbered, state),
-                *(Problem(cause=Cause.DEADLINE, message=each) for each in (absent, worker.hindrance) if each),
-            )
+        problem=_explained(
+            worst(
+                (
+                    judged(rising, ended, restarts, state.began_at, others=others),
+                    overdue(numbered.pods, now),
+                    _out_of_order(numbered, state),
+                )
+            ),
+            absent or worker.hindrance,
         ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
