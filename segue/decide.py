@@ -7,6 +7,7 @@ The same input gives the same action, so an action that was not carried out is d
 
 from collections.abc import Callable
 from enum import StrEnum
+from math import inf
 
 from segue.as_before import allows_too_many_unavailable, as_before, can_lower
 from segue.budget import Budget, objection, resolve_budget
@@ -117,6 +118,9 @@ PENDING_S = 5.0
 AHEAD_S = 2.0
 """A replica that is Ready since a time so far ahead shows that the clocks of its node and of the API server differ."""
 
+RETRIED_S = 5.0
+"""A write that the target's state did not allow is tried again so soon if a replica has become ready since."""
+
 PAUSE_EVERY_S = 10.0
 """The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
 
@@ -181,7 +185,7 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
     A rollback continues without a write that nothing waits for.
     """
     what = repeatable(seen, decision)
-    may_at = next_at(state.wrote, what) if what else 0.0
+    may_at = min(next_at(state.wrote, what), _retried_at(state, seen, what)) if what else 0.0
     if now >= may_at:
         return decision
     refused = state.wrote[-1].refused if state.wrote[-1].what == what else ""
@@ -194,6 +198,18 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
     if problem is not None and state.goal is Goal.BACK and not state.needs_human and decision.act not in _ASIDE:
         return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
+
+
+def _retried_at(state: State, seen: Observation, what: str) -> float:
+    """Return when a write that was refused is tried again at the latest, because a replica became ready since.
+
+    Where pods are evicted all the time, too few are ready at each write, and a longer wait would not end with that.
+    """
+    last = state.wrote[-1] if state.wrote else None
+    ready_at = max((r.ready_since for side in seen.pods for r in side if r.ready_since is not None), default=0.0)
+    # Kubernetes writes whole seconds, rounded down.
+    is_over = last is not None and last.what == what and bool(last.refused) and ready_at + 1 > last.at
+    return last.at + RETRIED_S if last is not None and is_over else inf
 
 
 def _refused(rules: Rules, state: State, seen: Observation, why: str, now: float) -> tuple[str, Problem | None]:

@@ -52,8 +52,8 @@ _NODES_FAULT = re.compile(
 
 
 _ADOPTED = (
-    "was made for another version, and this version's ReplicaSet adopted it because somebody changed its labels; "
-    "delete the pod"
+    "was not made by this version's ReplicaSet, which adopted it because somebody changed its labels, or copied a pod "
+    "with them: it may run another version; delete the pod"
 )
 
 

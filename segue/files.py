@@ -1,5 +1,6 @@
 """Reads spec files, and files of profiles. Refuses what cannot be read, with the place and the fix."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -158,6 +159,8 @@ def parse(text: str, source: str, wanted: DocumentKind = ROLLOUT) -> Any:
     Raises:
         Refused: naming line and column.
     """
+    if (document := _json(text)) is not None:
+        return document
     try:
         documents = [d for d in yaml.load_all(text, Loader=_Loader) if d is not None]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -172,6 +175,27 @@ def parse(text: str, source: str, wanted: DocumentKind = ROLLOUT) -> Any:
             fix=f"keep one {wanted.kind} per file, and remove the ---",
         )
     return documents[0]
+
+
+def _json(text: str) -> Any:
+    """Return a JSON object, which may be indented with tabs. None for other text: YAML reads it, or names its error."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(text, object_pairs_hook=_each_once, parse_constant=_unsupported_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def _unsupported_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _text(path: str, wanted: DocumentKind, most: int = MAX_BYTES) -> str:

@@ -86,7 +86,7 @@ class Replica(NamedTuple):
     unstarted_since: float | None = None
     """When it got its node, if the kubelet there has not taken it up since: seconds since the epoch."""
     adopted: bool = False
-    """Whether another ReplicaSet made it, so that it runs another version: somebody changed its labels."""
+    """Whether its ReplicaSet did not make it, so that it may run another version: somebody changed its labels."""
     lacks: int = 0
     """How many pods of its group do not exist."""
     placed_late_at: float = 0.0

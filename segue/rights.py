@@ -130,6 +130,8 @@ The worker's ServiceAccount is `segue-worker` in namespace `segue`; if yours dif
              "could not check."),
         AccessRule("autoscaling", ("horizontalpodautoscalers",), ("list",), (Use.HOLD,)),
         AccessRule("", ("resourcequotas", "persistentvolumeclaims"), ("list",)),
+        AccessRule("", ("configmaps",), ("list",), (),
+             "Whether somebody changed a ConfigMap of the target during its rollout: the report says so."),
         AccessRule("", ("namespaces",), ("get",), (),
              "Whether this namespace is being deleted; and its labels, for a policy with `namespaceLabels`."),
         AccessRule("leaderworkerset.x-k8s.io", ("leaderworkersets",), _HELD, (Use.LEADER_WORKER_SET,),

@@ -54,7 +54,7 @@ def applied(
     A verification changes nothing here: ``judged`` records its answers. ``now`` is in seconds since the epoch.
     """
     if written.warning:
-        state = state.noted(now, "warning", written.warning)
+        state = state.warned(written.warning, now)
     if not written.done:
         state = state.after_refused(repeatable(seen, decision), written.why, now)
         return state.after_made(written.made, written.why, now) if written.made else state

@@ -3,8 +3,14 @@
 from collections.abc import Iterable
 
 from activities.cluster import Cluster, Object
+from activities.ended_pods import seconds_of
 from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
+from activities.levers.ownership import latest_of
+from segue.errors import SegueError
 from segue.spec import Change
+
+MAX_READ = 20
+"""The most ConfigMaps of one target that are read."""
 
 
 async def make_copies(cluster: Cluster, change: Change | None, owner: Object, *, dry_run: bool = False) -> int:
@@ -27,3 +33,31 @@ async def prune_copies(cluster: Cluster, owner: Object, templates: Iterable[Obje
     for name in unused:
         await cluster.delete("configmaps", namespace, name)
     return len(unused)
+
+
+async def edited_in_place(cluster: Cluster, namespace: str, templates: Iterable[Object], since: float) -> str:
+    """Return which ConfigMap of these templates somebody changed after ``since``, for a person; empty if none.
+
+    Nothing else shows it: the pod templates are the same. A missing right or an API server that is away tells nothing.
+    """
+    used = {name for template in templates for name in config_maps_of(template)}
+    for name in sorted(each for each in used if not is_copy(each))[:MAX_READ]:
+        try:
+            pages = [page async for page in cluster.pages("configmaps", namespace, f"metadata.name={name}")]
+        except SegueError:
+            return ""
+        who = next((_edited_by(found, since) for page in pages for found in page["items"]), "")
+        if who:
+            return (
+                f"configmap {name} was changed in place during the rollout, by {who}: replicas may run different "
+                "configuration, and no rollback restores it; restart them all, or change it by `change.configMaps`"
+            )
+    return ""
+
+
+def _edited_by(found: Object, since: float) -> str:
+    """Return who changed the data of a ConfigMap after ``since``; empty if nobody did."""
+    entries = found["metadata"].get("managedFields", [])
+    writers = [each for each in entries if {"f:data", "f:binaryData"} & each.get("fieldsV1", {}).keys()]
+    later = [each for each in writers if seconds_of(each.get("time")) > since]
+    return latest_of(later) if later else ""

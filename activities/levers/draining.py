@@ -7,7 +7,7 @@ kubelet reports the true condition again within about ten seconds, so an unfinis
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 
 from activities.cluster import Cluster, Object
@@ -46,8 +46,11 @@ def _has_hooks(pod: Object) -> bool:
     return all(hook.has_pre_stop for hook in stopping_of(pod).hooks)
 
 
-async def leave_services(cluster: Cluster, namespace: str, names: Collection[str], drain: Drain) -> None:
-    """Take pods out of all Services; return when they are out for the quiet time, or at the deadline."""
+async def leave_services(cluster: Cluster, namespace: str, names: Collection[str], drain: Drain) -> str:
+    """Take pods out of all Services; return when they are out for the quiet time, or at the deadline.
+
+    Returns a warning about Services that they cannot leave; empty without any.
+    """
     ends_at = time.monotonic() + drain.longest.total_seconds()
     out_since: float | None = None
     while time.monotonic() < ends_at:
@@ -60,8 +63,11 @@ async def leave_services(cluster: Cluster, namespace: str, names: Collection[str
             out_since = out_since or time.monotonic()
             # With ``until`` they were out and empty for that time already: here they only must still be out.
             if drain.until is not None or time.monotonic() - out_since >= drain.quiet.total_seconds():
-                return
-    log.warning("%s: these replicas did not leave their Services in time: %s", namespace, ", ".join(sorted(names)))
+                break
+    else:
+        log.warning("%s: these replicas did not leave their Services in time: %s", namespace, ", ".join(sorted(names)))
+    slices = await cluster.list("endpointslices", namespace)
+    return _told(keeping_unready(slices["items"], names))
 
 
 async def _soon_out(cluster: Cluster, namespace: str, names: Collection[str]) -> bool:
@@ -74,9 +80,37 @@ async def are_out(cluster: Cluster, namespace: str, names: Collection[str]) -> b
     pods, slices = await asyncio.gather(cluster.list("pods", namespace), cluster.list("endpointslices", namespace))
     back = [p["metadata"]["name"] for p in pods["items"] if p["metadata"]["name"] in names and is_ready(p)]
     await asyncio.gather(*(_mark(cluster, namespace, name) for name in back))
-    endpoints = [e for found in slices["items"] for e in found.get("endpoints") or []]
-    served = {e.get("targetRef", {}).get("name") for e in endpoints if e.get("conditions", {}).get("ready")}
-    return not back and not served & set(names)
+    return not back and not serving(slices["items"]) & set(names)
+
+
+def serving(slices: Iterable[Object]) -> set[str]:
+    """Return the pods that Services lead to because they are ready."""
+    return {name for _, name, conditions in _ready_endpoints(slices) if conditions.get("serving", True)}
+
+
+def keeping_unready(slices: Iterable[Object], names: Collection[str]) -> list[str]:
+    """Return the Services that lead to pods whether they are ready or not (``publishNotReadyAddresses``)."""
+    found = _ready_endpoints(slices)
+    return sorted({each for each, name, state in found if name in names and not state.get("serving", True)})
+
+
+def _ready_endpoints(slices: Iterable[Object]) -> Iterator[tuple[str, str, Object]]:
+    """Yield (Service, pod, conditions) of each endpoint that gets requests."""
+    for found in slices:
+        service = found["metadata"].get("labels", {}).get("kubernetes.io/service-name", "")
+        for endpoint in found.get("endpoints") or []:
+            if endpoint.get("conditions", {}).get("ready"):
+                yield service, endpoint.get("targetRef", {}).get("name", ""), endpoint["conditions"]
+
+
+def _told(services: Collection[str]) -> str:
+    if not services:
+        return ""
+    return (
+        f"service {', '.join(services)} publishes the addresses of pods that are not ready (publishNotReadyAddresses), "
+        "so drain takes no replica out of it: requests by it may be lost; let users take another Service, or add a "
+        "preStop hook"
+    )
 
 
 async def _mark(cluster: Cluster, namespace: str, name: str) -> None:

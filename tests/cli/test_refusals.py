@@ -59,6 +59,7 @@ SPECS: dict[str, tuple[str, tuple[str, ...]]] = {
     "two documents": (GOOD + "---\n" + GOOD, ("contains 2 documents", "keep one Rollout per file")),
     "broken yaml": ("a: [1,\nb: 2\n", (":3:1:", "does not parse", "; correct the YAML there")),
     "tab as indent": ("spec:\n\ttarget: x\n", (":2:1:", "does not parse", "; indent with spaces")),
+    "json with a key twice": ('{"a": 1, "a": 2}', (":1:10:", "'a' is given twice; keep one")),
     "key given twice": (GOOD + "  onFailure: pause\n", (":19:3:", "'onFailure' is given twice; keep one")),
     "alias": ("a: &a [1]\nb: *a\n", (":2:4:", "aliases (*name) are not supported; write the value out")),
     "duration without end": (GOOD.replace("10m", "9" * 30 + "h"), ("readiness.deadline", "write less, such as 1h30m")),

@@ -68,3 +68,17 @@ async def test_a_bad_configuration_goes_with_its_version(served: Lab) -> None:
     async with served.rolled("chat", change, readiness={"minReady": "0s", "deadline": "3s"}) as case:
         await case.ends("RolledBack")
     assert mounted(served) == {"model"}
+
+
+async def test_a_configuration_that_somebody_changes_in_place_is_told(served: Lab) -> None:
+    """Replicas from before and after the change run different configuration: nothing else shows that."""
+    await deploy(served, "chat")
+    strategy = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
+    async with served.rolled("chat", strategy=strategy) as case:
+        await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+        body = {"data": {"rate": "9"}}
+        served.core.patch_namespaced_config_map("model", served.namespace, body, field_manager="a-person")
+        await case.run.send("approve")
+        report = await case.ends("Completed")
+    (told,) = (line.detail for line in report.entries if "configmap model" in line.detail)
+    assert "changed in place during the rollout, by a-person (Update at " in told

@@ -11,9 +11,9 @@ from webhooks import down, in_force
 BRIDGED = {"lifecycle": {"preStop": {"sleep": {"seconds": 5}}}}
 
 
-def expose(lab: Lab, name: str) -> None:
-    spec = {"selector": {"app": name}, "ports": [{"port": 80}]}
-    create(lab.core.create_namespaced_service, lab.namespace, {"metadata": {"name": name}, "spec": spec})
+def expose(lab: Lab, name: str, service: str = "", **more: Any) -> None:
+    spec = {"selector": {"app": name}, "ports": [{"port": 80}], **more}
+    create(lab.core.create_namespaced_service, lab.namespace, {"metadata": {"name": service or name}, "spec": spec})
 
 
 async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> None:
@@ -25,6 +25,17 @@ async def test_without_a_hook_each_leaves_its_services_first(served: Lab) -> Non
     case.watcher.assert_within(3, 4)
     warnings = [entry.detail for entry in report.entries if entry.what == "warning"]
     assert any("in a rollback" in warning for warning in warnings)
+
+
+async def test_a_service_that_publishes_unready_pods_is_not_waited_for(served: Lab) -> None:
+    """No replica leaves it, as those of a headless Service by which peers find each other: a warning tells it once."""
+    expose(served, "chat")
+    expose(served, "chat", "peers", clusterIP="None", publishNotReadyAddresses=True)
+    async with served.case("chat", 2, drain={"quiet": "200ms", "timeout": "1m"}) as case:
+        report = await case.ends("Completed", limit_s=60)
+    assert case.watcher.stopped_ready == []
+    told = [entry.detail for entry in report.entries if "publishNotReadyAddresses" in entry.detail]
+    assert len(told) == 1 and told[0].startswith("service peers publishes"), told
 
 
 async def test_without_drain_the_loss_is_told(served: Lab) -> None:

@@ -265,3 +265,24 @@ async def test_why_no_numbered_pod_is_made_is_told_at_once(
     assert report.status.reason.startswith("Configuration: no pod can be created: "), report.status.reason
     assert "violates PodSecurity" in report.status.reason
     case.watcher.assert_within(1, 2)
+
+
+async def test_a_pod_that_keeps_the_name_of_a_missing_one_holds_the_rollout(served: Lab) -> None:
+    """Somebody removed its label to debug it: its controller can create no other one before it is gone."""
+
+    async def quarantined(name: str, kind: type[Subject], label: str) -> None:
+        strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+        readiness = {"minReady": "0s", "deadline": "3s"}
+        async with served.case(name, 3, kind=kind, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            served.core.patch_namespaced_pod(f"{name}-0", served.namespace, {"metadata": {"labels": {label: None}}})
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert f"pod {name}-0 exists and is not the target's" in status.reason, status
+            served.core.delete_namespaced_pod(f"{name}-0", served.namespace, grace_period_seconds=0)
+            await case.ends("Completed")
+
+    await asyncio.gather(
+        quarantined("set", StatefulSetSubject, "app"),
+        quarantined("groups", LeaderWorkerSetSubject, "leaderworkerset.sigs.k8s.io/name"),
+    )

@@ -12,6 +12,7 @@ from segue.contract import Written
 from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
+from segue.replica import Pods, Replica
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
@@ -871,6 +872,18 @@ def test_a_refused_write_is_tried_ever_less_often() -> None:
         assert decision.act is Act.WAIT and decision.wake_at is not None
         now = decision.wake_at
     assert len(tries) <= 16 and tries[-1] - tries[-2] >= 60
+
+
+@pytest.mark.parametrize(("ready_at", "acts_at"), [(NOW - 60, NOW + 16), (NOW + 1, NOW + 5), (NOW + 10, NOW + 10)])
+def test_a_refused_write_does_not_wait_long_after_a_replica_became_ready(ready_at: float, acts_at: float) -> None:
+    """Where pods are evicted all the time, too few are ready at each write: then the last wait was as long as they."""
+    state, seen = MOVING, see(3, 1, ready=3)
+    decision = decide(RULES, state, seen, NOW)
+    for _ in range(5):
+        state = applied(RULES, state, seen, decision, NOW, Written(done=False, why="under the floor"))
+    came = seen.model_copy(update={"pods": Pods(old=(Replica("chat-0", "v0", ready_since=ready_at),))})
+    assert ready_at > NOW + 5 or decide(RULES, state, came, acts_at - 0.1).act is Act.WAIT
+    assert decide(RULES, state, came, acts_at).act is Act.SCALE
 
 
 def test_a_controller_that_somebody_resumes_again_and_again_ends_at_a_person() -> None:

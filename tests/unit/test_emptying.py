@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from activities.draining import read_numbers
+from activities.levers.draining import keeping_unready, serving
 from segue.decide import Act, Decision, decide
 from segue.draining import Emptying, added_up, next_to_empty
 from segue.observation import Counts, Emptiness, Observation, Side, Version
@@ -149,6 +150,24 @@ def test_who_goes_next() -> None:
     assert names == [[], [], [], *(order[:n] for n in range(1, 6))], "9: some replicas have no pod yet, and go first"
 
 
+def endpoints(service: str, **pods: dict[str, bool]) -> dict[str, Any]:
+    labels = {"kubernetes.io/service-name": service}
+    found = [{"targetRef": {"name": name}, "conditions": conditions} for name, conditions in pods.items()]
+    return {"metadata": {"labels": labels}, "endpoints": found}
+
+
+def test_a_service_that_publishes_unready_pods_is_told_from_one_that_serves() -> None:
+    """It calls every pod ready; only ``serving`` says whether the pod is. Old API servers do not have that field."""
+    ready, left = {"ready": True, "serving": True}, {"ready": False, "serving": False}
+    slices = [
+        endpoints("chat", a=ready, b=left, c={"ready": True}),
+        endpoints("peers", a=ready, b={"ready": True, "serving": False}),
+        {"metadata": {}, "endpoints": None},
+    ]
+    assert serving(slices) == {"a", "c"}
+    assert keeping_unready(slices, {"b"}) == ["peers"] and keeping_unready(slices, {"a", "c"}) == []
+
+
 # --- the numbers -------------------------------------------------------------------------------------------
 
 TEXT = """
@@ -173,11 +192,19 @@ def test_a_missing_number_is_not_zero() -> None:
     assert added_up(until, read_numbers(TEXT, until)) == (0, "no metric tgi_batch_current_size, tgi_queue_size")
 
 
-@pytest.mark.parametrize("text", ["a{ 1", "<html>", "vllm:num_requests_running NaN"])
-def test_what_is_no_number_is_refused(text: str) -> None:
-    """Garbage is not zero either."""
+@pytest.mark.parametrize("value", ["{ 1", " <html>", " NaN", ' -1\nvllm:num_requests_running{engine="1"} 1'])
+def test_what_is_no_number_is_refused(value: str) -> None:
+    """Garbage is not zero either, and a counter that went below zero does not make up for a request that runs."""
     with pytest.raises(ValueError, match=r"."):
-        read_numbers(text, Until(preset=DrainPreset.VLLM))
+        read_numbers(f"vllm:num_requests_running{value}\n", Until(preset=DrainPreset.VLLM))
+
+
+@pytest.mark.parametrize("others", ["a{ 1\n", "<html>\n", "\ufeff\n", 'b_total 1.0 # {trace_id="1"} 0.5\n# EOF\n'])
+def test_only_the_wanted_lines_of_a_page_are_read(others: str) -> None:
+    """Parsing all of a large page takes a second, in which the worker does nothing else."""
+    until = Until(preset=DrainPreset.VLLM)
+    assert added_up(until, read_numbers(others + TEXT, until)) == (7.0, "")
+    assert added_up(until, read_numbers(others, until))[1].startswith("no metric vllm:num_requests_running")
 
 
 def test_presets() -> None:

@@ -120,7 +120,9 @@ def pod_of(owner: str, *, pending: bool = False, **metadata: Any) -> dict[str, A
              "lastTransitionTime": timestamp(NOW - 60)}  # fmt: skip
     owners = [{"uid": owner, "controller": True}]
     return {
-        "metadata": {"name": f"{owner}-x", "uid": "x", "ownerReferences": owners, **metadata},
+        "metadata": {
+            "name": f"{owner}-x", "generateName": f"{owner}-", "uid": "x", "ownerReferences": owners, **metadata,
+        },
         "spec": {}, "status": {"phase": "Pending" if pending else "Running", "conditions": [lacks] * pending},
     }  # fmt: skip
 

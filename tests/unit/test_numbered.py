@@ -32,7 +32,7 @@ from segue.observation import Version
 from segue.replica import Ended, Replica
 from segue.spec import KINDS, Rules, Strategy, Waypoint
 from segue.spec.readiness import Readiness
-from segue.state import Before, Outcome, State, requested
+from segue.state import Before, Goal, Outcome, State, requested
 
 R = 4
 TEMPLATES: dict[str, Any] = {name: {"spec": {"containers": [{"name": name}]}} for name in ("old", "new")}
@@ -597,3 +597,72 @@ def test_a_warning_tells_in_which_version_lost_groups_come_back() -> None:
     assert "1 of 2 replicas are not ready" in warning and "comes back as server=a/b:older" in warning
     assert lever.warnings(groups_of({0: (3, "3", "3")}, "leaders-older")) == [], "its controller is about to end it"
     assert lever.warnings(groups_of(unready, "gone")) == [], "nothing is known of it"
+
+
+def namesake(name: str, *, owner: str = "", **labels: str) -> dict[str, Any]:
+    owners = {"ownerReferences": owned_by(owner)} if owner else {}
+    return {"metadata": {"name": name, "labels": labels, **owners}, "status": {"phase": "Running"}}
+
+
+def set_without(number: int, first: int = 0) -> Numbered:
+    there = statefulset("old")
+    spec = {**there.found["spec"], "ordinals": {"start": first}}
+    pods = [pod_of(first + other, "old") for other in range(R) if other != number]
+    return StatefulSetLever(cast("Any", None)).numbered({**there.found, "spec": spec}, there.revisions, pods)
+
+
+WHOLE_GROUP = (3, "3", "3")
+
+
+@pytest.mark.parametrize(
+    ("lever", "there", "namesakes", "kept"),
+    [
+        pytest.param(StatefulSetLever, set_without(1), {"chat-1": namesake("chat-1")}, "chat-1", id="lost-labels"),
+        pytest.param(StatefulSetLever, set_without(1, 5), {"chat-6": namesake("chat-6", owner="x")}, "chat-6"),
+        pytest.param(StatefulSetLever, set_without(1), {"chat-1": namesake("chat-1", owner="u")}, "", id="its-own"),
+        pytest.param(StatefulSetLever, set_without(1), {"chat-1": None}, "", id="its-controller-is-about-to-make-it"),
+        pytest.param(
+            LeaderWorkerSetLever, groups_of({0: WHOLE_GROUP}), {"llama-1": namesake("llama-1")}, "llama-1", id="leader"
+        ),
+        pytest.param(
+            LeaderWorkerSetLever, groups_of({0: (2, "3", "3"), 1: WHOLE_GROUP, 2: WHOLE_GROUP, 3: WHOLE_GROUP}),
+            {"chat-0-2": namesake("chat-0-2")}, "chat-0-2", id="worker",
+        ),
+    ],
+)  # fmt: skip
+def test_a_pod_that_has_the_name_of_a_missing_one_is_named(
+    lever: Any, there: Numbered, namesakes: dict[str, Any], kept: str
+) -> None:
+    """Somebody took its labels away for debugging: its controller can create no other one, of any version."""
+    kind = lever(None)
+    assert namesakes.keys() <= kind.missing(there).keys()
+    versions = {"baseline": Version(template=OLD), "wanted": Version(template=NEW)}
+    state = State(owner="o", claimed=True, progress_at=1.0, **versions)
+    seen = read(kind._with_taken(there, namesakes), rules(0, 1), state, None, 1.0)
+    told = f"pod {kept} exists and is not the target's" if kept else ""
+    assert seen.hindrance.startswith(told) and bool(seen.hindrance) is bool(kept)
+    assert not kept or told in str(seen.problem)
+
+
+@pytest.mark.parametrize("running", ["O.ON", "O.oN"])
+def test_a_way_back_tells_whose_name_is_taken(running: str) -> None:
+    """Also if another old replica is not ready: its controller would make no move for that one."""
+    awaited = {i: pod_of(i, "old", ready=each.isupper()) for i, each in enumerate(running)}
+    there = numbered(running, 0, template="old")._replace(taken={"chat-1": 1}, awaited=awaited)
+    there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
+    versions = {"baseline": Version(template=OLD), "wanted": Version(template=NEW)}
+    state = State(owner="o", claimed=True, goal=Goal.BACK, progress_at=9.0, **versions)
+    seen = read(there, rules(0, 1), state, None, 1000.0).model_copy(update={"owner": "o"})
+    decision = decide(rules(0, 1), state, seen, 1000.0)
+    assert decision.act is Act.ALARM and "pod chat-1 exists and is not the target's" in decision.why
+
+
+def test_what_has_the_labels_of_a_group_and_no_controller_is_not_of_it() -> None:
+    """Such as a copy for debugging (``kubectl debug --copy-to``), or a pod whose number somebody changed."""
+    there, lever = groups_of({0: WHOLE_GROUP}), LeaderWorkerSetLever(cast("Any", None))
+    pods = [pod_of_group(0, number, "3") for number in range(2)]
+    copied, renumbered = pod_of_group(0, 0, "3"), pod_of_group(0, 0, "3")
+    copied["metadata"] |= {"name": "debug", "ownerReferences": []}
+    renumbered["metadata"]["labels"][f"{LWS}/group-index"] = "aside"
+    replica = lever.numbered(there.found, there.revisions, [*pods, copied, renumbered]).running[0]
+    assert (replica.name, replica.unready) == ("chat-0", "only 2 of the 3 pods of its group exist")

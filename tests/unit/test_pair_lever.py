@@ -36,7 +36,12 @@ def side(name: str, wants: int, replicas: int, *, runs: int | None = None, **spe
     owner = [{"uid": f"{name}-rs", "controller": True}]
     pods = [
         {
-            "metadata": {"name": f"{name}-{n}", "ownerReferences": owner, "creationTimestamp": "2027-01-15T07:00:00Z"},
+            "metadata": {
+                "name": f"{name}-{n}",
+                "generateName": f"{name}-",
+                "ownerReferences": owner,
+                "creationTimestamp": "2027-01-15T07:00:00Z",
+            },
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
         }
         for n in range(replicas)

@@ -8,6 +8,7 @@ import yaml
 
 from activities.rollout import to_application_error
 from segue.errors import Exit, Refused
+from segue.files import parse
 from segue.spec import Change, Order, Pace, Rollout, Strategy, read_rollout
 
 MINIMAL = """
@@ -315,6 +316,19 @@ def test_what_is_not_written_keeps_the_rollout_movable(
     """Left-out bounds are chosen so that the rollout can move, and takes nothing that was not requested."""
     strategy = Strategy(**written)
     assert (strategy.max_surge, strategy.max_unavailable) == (surge, unavailable)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ('{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n', {"a": {"b": 1}}),
+        ('{"a": "\\ud83d\\ude00"}', {"a": "\N{GRINNING FACE}"}),
+        ("{a: [1, x]}", {"a": [1, "x"]}),
+    ],
+)
+def test_json_is_read_as_json(text: str, read: Any) -> None:
+    """YAML allows no tab as indent, and does not join the two halves of a character."""
+    assert parse(text, "a.json") == read
 
 
 def test_a_rollout_reads_its_own_json() -> None:

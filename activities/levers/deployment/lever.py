@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from activities.cluster import Cluster, Object
-from activities.levers.copies import make_copies, prune_copies
+from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
 from activities.levers.deployment.fetching import Fetcher, Matched
@@ -247,6 +247,11 @@ class DeploymentLever:
         goal = request.decision.counts
         if goal is None:
             raise ValueError("a scale needs counts")
+        told = await self._drain(request, goal, now)
+        written = await self._moved_to(goal, request, now)
+        return written.model_copy(update={"warning": "; ".join(filter(None, (written.warning, told)))})
+
+    async def _moved_to(self, goal: Counts, request: WriteInput, now: float) -> Written:
         step, old = goal, set[str]()
 
         def make(objects: Objects, seen: Observation) -> Object | None:
@@ -260,7 +265,6 @@ class DeploymentLever:
             check_unchanged(request, found, patch, tried)
             check_admitted(request.target, found, patch, tried, MOVE_FIX)
 
-        await self._drain(request, goal, now)
         objects = await self._fetcher.fetch(request.target)
         regained = await self._regained(request, goal, now, objects)
         if regained is not None:
@@ -344,11 +348,11 @@ class DeploymentLever:
         check_owner(deployment, request.state, engaged=is_engaged(deployment))
         return await make_copies(self._cluster, request.change, deployment)
 
-    async def _drain(self, request: WriteInput, goal: Counts, now: float) -> None:
-        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
+    async def _drain(self, request: WriteInput, goal: Counts, now: float) -> str:
+        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``; return a warning."""
         drain = request.rules.drain
         if drain is None:
-            return
+            return ""
         objects = await self._fetcher.fetch(request.target)
         seen = read(objects, request.rules, request.state, now)
         decided_on_this = seen.owner == request.state.owner and seen.generation == request.generation
@@ -357,10 +361,9 @@ class DeploymentLever:
             or not decided_on_this
             or objection(resolve_budget(request.rules.strategy, seen.replicas), seen, goal)
         ):
-            return  # the write itself reports why
+            return ""  # the write itself reports why
         names = next_to_stop(objects, request.state, goal.old, hooked=drain.until is not None)
-        if names:
-            await leave_services(self._cluster, request.target.namespace, names, drain)
+        return await leave_services(self._cluster, request.target.namespace, names, drain) if names else ""
 
     async def _gone(self, target: Target, old: set[str], number: int) -> Matched | None:
         """Wait until at most ``number`` pods of the old ReplicaSets remain. Returns None on a timeout."""
@@ -557,7 +560,9 @@ class DeploymentLever:
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
         writes = written.writes + finished + cleaned.writes + pruned
-        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        runs = [deployment["spec"]["template"]]
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
+        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
         return written.model_copy(update={"writes": writes, "warning": warning})
 
     async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:

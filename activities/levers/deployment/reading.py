@@ -273,9 +273,9 @@ def read_set(replicaset: Object, pods: list[Object]) -> _Set:
 
 
 def is_adopted(pod: Object, replicaset: Object) -> bool:
-    """Whether another ReplicaSet made the pod: the controller names each pod after its ReplicaSet."""
+    """Whether its ReplicaSet did not make the pod: the controller names each pod after its ReplicaSet."""
     made_as: str = pod["metadata"].get("generateName", "").rstrip("-")
-    return bool(made_as) and made_as != replicaset["metadata"]["name"].rstrip("-")
+    return made_as != str(replicaset["metadata"]["name"]).rstrip("-")
 
 
 def _of_version(objects: Objects, version: str) -> set[str]:

@@ -22,7 +22,7 @@ from activities.levers.numbered.ordinals import (
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import Fields
+from activities.levers.ownership import Fields, replicas_of
 from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import apply_change, containers_of, fingerprint, version_of
 from activities.watching import NamespaceWatch, controller_uid
@@ -81,10 +81,11 @@ class LeaderWorkerSetLever(PartitionLever):
         revisions = sorted(own_revisions, key=_is_kept)
         templates = {each["metadata"]["name"]: _template_of(each) for each in revisions}
         versions = {each["metadata"]["labels"].get(REVISION, ""): each["metadata"]["name"] for each in revisions}
-        own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"]]
+        # A copy for debugging can have the labels of the pod that it was made from, but no controller.
+        own = [pod for pod in pods if _label(pod, NAME) == found["metadata"]["name"] and controller_uid(pod)]
         groups: dict[int, list[Object]] = defaultdict(list)
         for pod in filter(is_active, own):
-            groups[int(pod["metadata"]["labels"].get(GROUP, -1))].append(pod)
+            groups[_number(pod)].append(pod)
         leaders = {i: pod for i, each in groups.items() for pod in each if pod["metadata"]["labels"].get(WORKER) == "0"}
         fingerprints = {key: fingerprint(templates[name]) for key, name in versions.items()}
         if is_observed(found) and revisions:
@@ -144,6 +145,20 @@ class LeaderWorkerSetLever(PartitionLever):
         """Return the pods of all groups: leaders and workers have different owners, and the same label."""
         selector = self.selector(found)
         return watch.labelled("pods", selector), watch.gone_labelled(selector)
+
+    def missing(self, numbered: Numbered) -> Mapping[str, int]:
+        """Return the names of missing leaders, and of the workers of groups that lack some."""
+        name, there = numbered.found["metadata"]["name"], {pod["metadata"]["name"] for pod in numbered.pods}
+        leaders = {f"{name}-{group}": group for group in range(replicas_of(numbered.found))}
+        lacking = {group: each.name for group, each in numbered.running.items() if each.lacks}
+        workers = range(1, int(numbered.found["spec"]["leaderWorkerTemplate"].get("size", 1)))
+        return {leader: group for leader, group in leaders.items() if leader not in there} | {
+            f"{leader}-{worker}": group for group, leader in lacking.items() for worker in workers
+        }
+
+    def owns(self, numbered: Numbered, pod: Object) -> bool:
+        """Whether the pod has a controller and the label of its groups."""
+        return controller_uid(pod) is not None and _label(pod, NAME) == numbered.found["metadata"]["name"]
 
     def template_of(self, found: Object) -> Object:
         """Return a group's template, as the spec of a template."""
@@ -320,6 +335,12 @@ def _group(
 
 def _label(pod: Object, name: str) -> str:
     return str(pod["metadata"].get("labels", {}).get(name, ""))
+
+
+def _number(pod: Object) -> int:
+    """Return the number of a pod's group; -1 if somebody changed that label to something else."""
+    number = _label(pod, GROUP)
+    return int(number) if number.isdecimal() else -1
 
 
 def _is_kept(revision: Object) -> bool:

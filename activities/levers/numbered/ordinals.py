@@ -67,6 +67,8 @@ class Numbered(NamedTuple):
     """The version in which its controller creates replicas below the partition; empty if that is not known."""
     rolls: bool = True
     """Whether its controller replaces replicas at all, and not only those that somebody deletes."""
+    taken: Mapping[str, int] = MappingProxyType({})
+    """By name, the number of each pod that has the name of a missing one, and is not the target's."""
 
     @property
     def version(self) -> str:
@@ -106,6 +108,39 @@ class Numbered(NamedTuple):
         """Return the awaited pods from a number on that are unready, and not of these versions."""
         numbers = [i for i, each in self.running.items() if i >= since and each.version not in versions]
         return [self.awaited[i] for i in numbers if not is_ready(self.awaited[i])]
+
+
+def name_taken(numbered: Numbered) -> str:
+    """Return which pod keeps the target's controller from making any move; empty if none does.
+
+    It has the name of a missing replica. A StatefulSet's controller fails to create that one first at each try.
+    """
+    found = sorted((number, name) for name, number in numbered.taken.items() if number not in numbered.running)
+    return _told_taken(found[0][1]) if found else ""
+
+
+def _told_taken(name: str) -> str:
+    return (
+        f"pod {name} exists and is not the target's (somebody changed its labels, or created it), and no other pod can "
+        "have its name: delete it, or restore its labels"
+    )
+
+
+def _worker_taken(numbered: Numbered, coming: Iterable[Replica]) -> Hindrance:
+    """Return the pods that have the name of a missing worker as what blocks their groups."""
+    kept = {numbered.running[i].name: name for name, i in numbered.taken.items() if i in numbered.running}
+    if not kept:
+        return Hindrance()
+    return Hindrance(sum(each.name in kept for each in coming), _told_taken(kept[min(kept)]))
+
+
+def _explained(problem: Problem | None, why: str) -> Problem | None:
+    """Return the problem, with why pods cannot be created: that a replica is not ready says less."""
+    vague = problem is None or (not problem.hopeless and problem.cause in {Cause.UNREADY, Cause.DEADLINE})
+    if not why or not vague:
+        return problem
+    also = f"; {problem}" if problem is not None and problem.cause is Cause.UNREADY else ""
+    return Problem(cause=Cause.DEADLINE, message=f"{why}{also}")
 
 
 def comes_back_older(numbered: Numbered, baseline: str) -> bool:
@@ -216,7 +251,11 @@ def read(
     broken = back and bool(numbered.broken({pivot}))
     # The baseline as admission stored it counts as the baseline, though the saved one differs.
     is_undone = back and numbered.partition == 0 and numbered.version == pivot
-    relaxed, absent = as_before(rules, state, len(replicas)), idle((found, *numbered.controlled), now)
+    relaxed = as_before(rules, state, len(replicas))
+    absent, worker = idle((found, *numbered.controlled), now) or name_taken(numbered), _worker_taken(numbered, coming)
+    hindrance = hindrance_of(others, coming)
+    if absent or not hindrance.hindrance:
+        hindrance = Hindrance(max(1, len(coming)), absent) if absent else worker
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
@@ -234,13 +273,15 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=worst(
-            (
-                judged(rising, ended, restarts, state.began_at, others=others),
-                overdue(numbered.pods, now),
-                _out_of_order(numbered, state),
-                Problem(cause=Cause.DEADLINE, message=absent) if absent else None,
-            )
+        problem=_explained(
+            worst(
+                (
+                    judged(rising, ended, restarts, state.began_at, others=others),
+                    overdue(numbered.pods, now),
+                    _out_of_order(numbered, state),
+                )
+            ),
+            absent or worker.hindrance,
         ),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
@@ -250,7 +291,7 @@ def read(
             *(at for version, at in numbered.removed.items() if version != pivot),
         ),
         available_by=max(proven, default=0.0) + found["spec"].get("minReadySeconds", 0),
-        **(Hindrance(max(1, len(coming)), absent) if absent else hindrance_of(others, coming))._asdict(),
+        **hindrance._asdict(),
         lost_since=lost_since(new),
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),

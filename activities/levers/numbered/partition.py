@@ -16,7 +16,7 @@ from typing import ClassVar
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
 from activities.levers.controllers import never_observes
-from activities.levers.copies import make_copies, prune_copies
+from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
@@ -81,6 +81,9 @@ from segue.state import Goal, Mark, State
 from segue.stopping import Stopping, losses
 from segue.units import resolve
 
+MAX_NAMED = 3
+"""The most missing pods whose names are looked up without a watch."""
+
 
 class PartitionLever(ABC):
     """Holds a target at exactly (old, new) by its partition."""
@@ -114,6 +117,14 @@ class PartitionLever(ABC):
     @abstractmethod
     def watched(self, watch: NamespaceWatch, found: Object) -> tuple[list[Object], list[Gone]]:
         """Return the target's pods, and the latest removed ones."""
+
+    @abstractmethod
+    def missing(self, numbered: Numbered) -> Mapping[str, int]:
+        """Return the names of the pods that do not exist, each with its number; they may be too many of a group."""
+
+    @abstractmethod
+    def owns(self, numbered: Numbered, pod: Object) -> bool:
+        """Whether a pod with the name of one of the target's is the target's."""
 
     @abstractmethod
     def template_of(self, found: Object) -> Object:
@@ -242,12 +253,24 @@ class PartitionLever(ABC):
         sets = watch.owned("statefulsets", uid)
         revisions = watch.owned("controllerrevisions", uid | {each["metadata"]["uid"] for each in sets})
         pods, gone = self.watched(watch, found)
-        seen = self._read(self.numbered(found, revisions, pods, sets, gone), rules, state, now)
+        numbered = self.numbered(found, revisions, pods, sets, gone)
+        namesakes = {name: watch.get("pods", name) for name in self.missing(numbered)}
+        seen = self._read(self._with_taken(numbered, namesakes), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
         """Read the target afresh."""
-        return self._read(await self._fetch(target), rules, state, now)
+        numbered = await self._fetch(target)
+        fields = [f"metadata.name={name}" for name in [*self.missing(numbered)][:MAX_NAMED]]
+        pages = [page for each in fields async for page in self._cluster.pages("pods", target.namespace, each)]
+        namesakes = {pod["metadata"]["name"]: pod for page in pages for pod in page["items"]}
+        return self._read(self._with_taken(numbered, namesakes), rules, state, now)
+
+    def _with_taken(self, numbered: Numbered, namesakes: Mapping[str, Object | None]) -> Numbered:
+        """Return what is there with the pods that have the name of a missing one, and are not the target's."""
+        missing = self.missing(numbered)
+        taken = {name: missing[name] for name, pod in namesakes.items() if pod and not self.owns(numbered, pod)}
+        return numbered._replace(taken=taken)
 
     @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
@@ -605,7 +628,9 @@ class PartitionLever(ABC):
         cleaned = await self._finish_revisions(request, numbered)
         templates = [each for template in numbered.templates.values() for each in self.pod_templates(template)]
         pruned = await prune_copies(self._cluster, numbered.found, templates)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left)))
+        runs, since = self.pod_templates(numbered.template), request.state.began_at
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, since)
+        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
         return written.model_copy(update={"writes": written.writes + cleaned.writes + pruned, "warning": warning})
 
     async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> Cleaned:

@@ -6,7 +6,7 @@ Tried on Kubernetes 1.36; the controller's order is that of ``pkg/controller/sta
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from activities.cluster import Object
@@ -97,6 +97,17 @@ class StatefulSetLever(PartitionLever):
         """Return the pods that the StatefulSet owns."""
         uid = {found["metadata"]["uid"]}
         return watch.owned("pods", uid), watch.gone_owned(uid)
+
+    def missing(self, numbered: Numbered) -> Mapping[str, int]:
+        """Return the names of the missing numbers."""
+        spec, name = numbered.found["spec"], numbered.found["metadata"]["name"]
+        first, there = spec.get("ordinals", {}).get("start", 0), {pod["metadata"]["name"] for pod in numbered.pods}
+        names = {f"{name}-{first + number}": number for number in range(replicas_of(numbered.found))}
+        return {name: number for name, number in names.items() if name not in there}
+
+    def owns(self, numbered: Numbered, pod: Object) -> bool:
+        """Whether the StatefulSet is the pod's controller."""
+        return controller_uid(pod) == str(numbered.found["metadata"]["uid"])
 
     def template_of(self, found: Object) -> Object:
         """Return the pod template."""

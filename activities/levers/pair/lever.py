@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.levers.copies import edited_in_place
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
 from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.reading import Objects, is_engaged, revisions, unnoticed, with_pods, yet_to_remove
@@ -247,7 +248,7 @@ class PairLever:
         writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             first = await writing.checked(goal)
-            await self._drain(request, first, goal)
+            writing.warning = await self._drain(request, first, goal)
             await writing.claim()
             adds = goal.old > first.counts.old or goal.new > first.counts.new
             if goal.old < first.counts.old:
@@ -319,7 +320,10 @@ class PairLever:
             if not await writing.is_free():  # otherwise another attempt was faster
                 return Written(done=False, why=str(stale), writes=writing.writes)
         cleaned = await writing.clean()
-        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left)))
+        sides = [each for each in (writing.pair.old, writing.pair.new) if each is not None]
+        runs = [each.deployment["spec"]["template"] for each in sides if replicas_of(each.deployment)]
+        edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
+        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left, edited)))
         return writing.written.model_copy(update={"warning": warning})
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
@@ -335,13 +339,14 @@ class PairLever:
             raise Stale("the replicas have not reached their final counts yet")
         await writing.free(baseline, back=back)
 
-    async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> None:
-        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``."""
+    async def _drain(self, request: WriteInput, pair: Pair, goal: Counts) -> str:
+        """Take the old replicas that stop next out of their Services, if the spec sets ``drain``; return a warning."""
         if request.rules.drain is None or goal.old >= pair.counts.old or request.state.goal is Goal.BACK:
-            return
+            return ""
         names = next_to_stop(pair.old, request.state, goal.old, hooked=request.rules.drain.until is not None)
-        if names:
-            await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
+        if not names:
+            return ""
+        return await leave_services(self._cluster, request.target.namespace, names, request.rules.drain)
 
     async def _gone(self, side: Objects, number: int) -> bool:
         """Wait until at most ``number`` pods of a Deployment remain; return False on a timeout."""
@@ -382,6 +387,7 @@ class _Writing:
     request: WriteInput
     now: float
     writes: int = 0
+    warning: str = ""
 
     def __post_init__(self) -> None:
         self.target = _pair(self.request.target)
@@ -392,7 +398,7 @@ class _Writing:
     @property
     def written(self) -> Written:
         """The result of the writes so far."""
-        return Written(done=True, writes=self.writes, mark=mark_of(self.pair))
+        return Written(done=True, writes=self.writes, mark=mark_of(self.pair), warning=self.warning)
 
     async def checked(self, goal: Counts | None = None, *, finishing: bool = False) -> Pair:
         """Read both, and check that this rollout owns them and may write.

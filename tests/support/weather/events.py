@@ -50,8 +50,8 @@ class Done:
     """When a template, or what holds it, was changed while its controller was not paused."""
     misleading: list[float] = field(default_factory=list)
     """When what leads users was changed."""
-    broken: dict[str, str] = field(default_factory=dict)
-    """The names of pods that were broken, and not mended yet, with their uids."""
+    broken: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The names of pods that were broken, and not mended yet: with their uids, and how they were before."""
     asleep: int = 0
     """How many replicas the target gets back after somebody scaled it to 0."""
     rewrites: bool = False
@@ -99,14 +99,15 @@ class Events:
     def _hit_pods(self, fault: Fault) -> None:
         pods = sorted(self.eyes.pods, key=lambda pod: str(pod["metadata"]["name"]))
         for pod in hit_by(fault, pods):
-            name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
-            self.note(f"{fault.what}: {name} ({pod['spec']['containers'][0]['image']}, ready: {is_ready(pod)})")
+            self.note(
+                f"{fault.what}: {pod['metadata']['name']} ({pod['spec']['containers'][0]['image']}, ready: {is_ready(pod)})"
+            )
             self.done.what.append(fault.what)
             with contextlib.suppress(client.ApiException):  # it is gone
-                self._hit(fault.what, name, uid)
+                self._hit(fault.what, pod)
 
-    def _hit(self, what: str, name: str, uid: str) -> None:
-        namespace = self.subject.lab.namespace
+    def _hit(self, what: str, pod: Any) -> None:
+        namespace, name, uid = self.subject.lab.namespace, pod["metadata"]["name"], pod["metadata"]["uid"]
         precondition: Any = {"preconditions": {"uid": uid}}
         if what == "pods-deleted":
             self.done.taken.add(uid)
@@ -120,7 +121,8 @@ class Events:
             body = {"metadata": {"name": name, "namespace": namespace}, "deleteOptions": precondition}
             create(self._core.create_namespaced_pod_eviction, name, namespace, body)
         else:
-            self.done.broken[name] = uid
+            if self.done.broken.get(name, ("", ""))[0] != uid:
+                self.done.broken[name] = uid, pod["metadata"]["labels"]["segue.dev/fake"]
             if what == "pods-crash" and self.subject.kind == "LeaderWorkerSet":  # its controller recreates the group
                 self.done.taken.add(uid)
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
@@ -146,11 +148,11 @@ class Events:
                 self.subject.resize(self.done.asleep)
                 self.note(f"scaled from 0 to {self.done.asleep}")
             self.done.asleep = 0
-        for name, uid in list(self.done.broken.items()):
+        for name, (uid, mode) in list(self.done.broken.items()):
             with contextlib.suppress(*OUTAGE):
                 there = [p for p in self.eyes.pods if p["metadata"]["uid"] == uid]
                 if there:
-                    self.subject.lab.relabel(name, "ready")
+                    self.subject.lab.relabel(name, mode)
                 self.done.broken.pop(name)
 
     # --- what leads users
