@@ -99,9 +99,8 @@ class Events:
     def _hit_pods(self, fault: Fault) -> None:
         pods = sorted(self.eyes.pods, key=lambda pod: str(pod["metadata"]["name"]))
         for pod in hit_by(fault, pods):
-            self.note(
-                f"{fault.what}: {pod['metadata']['name']} ({pod['spec']['containers'][0]['image']}, ready: {is_ready(pod)})"
-            )
+            name, image = pod["metadata"]["name"], pod["spec"]["containers"][0]["image"]
+            self.note(f"{fault.what}: {name} ({image}, ready: {is_ready(pod)})")
             self.done.what.append(fault.what)
             with contextlib.suppress(client.ApiException):  # it is gone
                 self._hit(fault.what, pod)
