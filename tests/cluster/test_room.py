@@ -9,7 +9,6 @@ import yaml
 from harness import ROOT, Case, Lab, open_lab, until
 from kube_api import create
 from kubernetes import client
-from kubernetes.aio import config as aioconfig
 from segue_local import Stack, parts
 from subjects import SUBJECTS, Subject
 from temporalio.client import WorkflowFailureError
@@ -17,6 +16,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.cluster import Cluster
 from activities.rollout import Activities
+from segue.clusters import Access
 from segue.contract import Beat, PrepareInput
 
 GPU = "nvidia.com/gpu"
@@ -114,8 +114,7 @@ async def test_a_start_lists_no_pods_of_the_cluster_once_the_summary_stands(lab:
     await lab.deploy("chat", 2, **settings)
     spec = lab.rollout("chat", strategy={"maxSurge": 2}).spec
     start = PrepareInput(target=spec.target, owner="a@1", change=spec.change, rules=spec.rules, accept=spec.accept)
-    api = await aioconfig.new_client_from_config(str(lab.stack.kubeconfig))  # type: ignore[no-untyped-call]
-    cluster = _CountsLists(api)
+    cluster = await _CountsLists.connect(Access(kubeconfig=str(lab.stack.kubeconfig)))
     activities = Activities(cluster)
 
     async def warned(part: str) -> bool:

@@ -6,14 +6,15 @@ A test takes the activity's input from the history, and runs the attempt itself 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from harness import Lab, Run
-from kubernetes.aio import config as aioconfig
 from temporalio.contrib.pydantic import pydantic_data_converter
 
 from activities.autoscaling import KIND as AUTOSCALERS
 from activities.cluster import Cluster, Object
+from activities.credentials import Credentials
+from segue.clusters import Access
 from segue.contract import WriteInput
 
 _SCHEDULED: Final = "activity_task_scheduled_event_attributes"
@@ -22,8 +23,8 @@ _SCHEDULED: Final = "activity_task_scheduled_event_attributes"
 class Late(Cluster):
     """A client that waits once, until the test lets it continue."""
 
-    def __init__(self, api: Any) -> None:
-        super().__init__(api)
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__(credentials)
         self.arrived, self.go = asyncio.Event(), asyncio.Event()
         self.writes: list[str] = []
         """The kinds of objects that it wrote."""
@@ -92,7 +93,7 @@ L = TypeVar("L", bound=Late)
 @asynccontextmanager
 async def late(lab: Lab, kind: type[L]) -> AsyncIterator[L]:
     """Yield the client of a lost attempt."""
-    client = kind(await aioconfig.new_client_from_config(str(lab.stack.kubeconfig)))  # type: ignore[no-untyped-call]
+    client = await kind.connect(Access(kubeconfig=str(lab.stack.kubeconfig)))
     try:
         yield client
     finally:
