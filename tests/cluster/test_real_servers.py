@@ -96,6 +96,12 @@ async def test_torchserve(asking: Lab, servers: Fleet) -> None:
     serving = {"checks": [with_keys], "credential": "inference"}
     short = {**loads, "bootstrapPeriod": "8s"}
 
+    def are_loaded() -> bool:
+        """Whether the old version has loaded all of its models: it answers before."""
+        found = [servers.get("torchserve:1.0", f"/models/{model}", PORT + 1) for model in GOOD]
+        workers = [each[0]["workers"] for each in found if isinstance(each, list)]  # an error is an object
+        return [w["status"] for model in workers for w in model] == ["READY"] * len(GOOD)
+
     async def good() -> None:
         key = json.loads((servers.at("torchserve:2.0") / "key_file.json").read_text())["management"]["key"]
         headers = {"Authorization": f"Bearer {key}"}
@@ -112,6 +118,7 @@ async def test_torchserve(asking: Lab, servers: Fleet) -> None:
     async def fails(name: str, new: str, **spec: Any) -> str:
         return (await rolled(asking, name, old, new, "RolledBack", **spec)).status.reason
 
+    await until("the models of the old version are loaded", lambda: asyncio.to_thread(are_loaded))
     _, limited, tolerated, wrong, refused = await asyncio.gather(
         good(),
         fails("broken", "torchserve:3.0", loadFailures={**short, "criticalLimit": 1}),
