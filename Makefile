@@ -6,7 +6,7 @@ export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Where it is set, each command line and worker would compile everything anew: seconds of each start.
 unexport PYTHONDONTWRITEBYTECODE
 # Most tests wait more than they compute: more processes than cores.
-PROCESSES ?= 3
+PROCESSES ?= 4
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest -n $(PROCESSES) --no-loadscope-reorder
 
 .PHONY: help setup demo test soak times servers lint unit format bench mutants histories keep rights crd version release audit clean
