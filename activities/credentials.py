@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from kubernetes.aio import client, config
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config.exec_provider import ExecProvider
 
 from segue.clusters import Access
@@ -79,6 +80,8 @@ class _Kubeconfig(NamedTuple):
             async with asyncio.timeout(PLUGIN_S):
                 loaded = await load(self.path, context=self.context, client_configuration=configuration)
                 await _refuse_failed_plugin(loaded, configuration)
+            # A certificate may be there before its key: such a pair is not taken.
+            RESTClientObject(configuration)
         except Exception as error:  # of a broken file, the library raises whatever its code stumbles over
             raise Refused(_no_way(error), field=self.field, value=self.path, fix=self.fix) from error
         if _TOKEN in configuration.api_key:  # a file often ends with a newline
@@ -124,8 +127,10 @@ class Credentials:
 
         Returns whether they are others by now. If they cannot be read, those of before stay.
         """
-        if self._source is None or (refused is None and time.monotonic() < self._due_at):
+        if self._source is None:
             return False
+        if refused is None and (time.monotonic() < self._due_at or self._reading.locked()):
+            return False  # the present ones are good while somebody else reads: a plugin may take long
         async with self._reading:
             if refused is not None and refused != self.version:
                 return True
@@ -208,7 +213,7 @@ async def _refuse_failed_plugin(loaded: Any, configuration: Any) -> None:
     if not loaded._user or "exec" not in loaded._user or _TOKEN in configuration.api_key or configuration.cert_file:
         return
     await ExecProvider(loaded._user["exec"]).run()  # type: ignore[no-untyped-call]
-    raise config.ConfigException("its credential plugin gives neither a token nor a client certificate")
+    raise config.ConfigException("its credential plugin failed, or gave neither a token nor a client certificate")
 
 
 def _is_pods_own(configuration: Any) -> bool:

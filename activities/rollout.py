@@ -26,12 +26,12 @@ from activities.levers import Levers
 from activities.levers.base import Lever
 from activities.limits import Urgency, urgent
 from activities.linting import linted
-from activities.looking import Looking
 from activities.lost_workers import LostWorkers
 from activities.memory_peak import PROVIDER, Peaks
 from activities.moves import LEASE_S, Moves, Place
 from activities.namespaces import ending_namespace
 from activities.notifying import Notifier
+from activities.observing import Observer
 from activities.pod_http import Reach, reach_of
 from activities.preparing import refuse_missing_rights, tried, with_namespace_labels
 from activities.room import Rooms
@@ -50,6 +50,7 @@ from segue.contract import (
     Permitted,
     Prepared,
     PrepareInput,
+    Restored,
     Verified,
     VerifyInput,
     Watched,
@@ -302,7 +303,7 @@ class Activities:
         started = time.monotonic()
         ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
         heart = Heart(functools.partial(self._interval_s, request, place), worker=activity.client().identity)
-        looking = Looking(watch, lever, router, self._clock)
+        observer = Observer(watch, lever, router, self._clock)
         gathers_until: float | None = None
         rested_s = 0.0
         while True:
@@ -311,10 +312,10 @@ class Activities:
             watch.notice_gap()
             looked, now = time.monotonic(), self._clock.now()
             look_at = now + BEAT_S
-            decided = await self._decided(watch, heart, looking, request, rested_s)
-            if (restored := looking.restored) is not None:
+            decided = await self._decided(watch, heart, observer, request, rested_s)
+            if (restored := observer.restored) is not None:
                 then = Decision(act=Act.WAIT, why="the latest writes of this rollout are recorded as lost")
-                return self._watched(request, then, restored.seen).model_copy(update={"restored": restored})
+                return self._watched(request, then, restored.seen, restored=restored)
             if decided is not None:
                 seen, decision = decided
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
@@ -349,14 +350,14 @@ class Activities:
         self,
         watch: NamespaceWatch,
         heart: Heart,
-        looking: Looking,
+        observer: Observer,
         request: WatchInput,
         rested_s: float,
     ) -> tuple[Observation, Decision] | None:
         """Observe and decide. Returns None if that is not possible now; a heartbeat says why."""
         now = self._clock.now()
         _looks.add(1)
-        seen = self._with_freeze(await looking.look(request), request, now)
+        seen = self._with_freeze(await observer.observe(request), request, now)
         if seen is None:
             _report_blindness(watch, heart, now)
             return None
@@ -416,14 +417,15 @@ class Activities:
 
     def _watched(
         self, request: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
-        queued: bool = False,
+        queued: bool = False, restored: Restored | None = None,
     ) -> Watched:  # fmt: skip
         governed = bool(self._policy.of(request.target, _labels(request.state)))
         is_a_stop, back = decision.act in {Act.VERIFY, Act.FINISH}, request.state.goal is Goal.BACK
         warning = moved_tag(seen.pods.old if back else seen.pods.new) if is_a_stop else ""
         return Watched(
-            decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued, warning=warning
-        )
+            decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued, warning=warning,
+            restored=restored,
+        )  # fmt: skip
 
     def _with_freeze(self, seen: Observation | None, request: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""

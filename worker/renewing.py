@@ -36,8 +36,9 @@ async def renew(connect: Connect, use: Callable[[Client], None]) -> NoReturn:
                 use(await connect())
                 log.info("connected to Temporal with the renewed credentials")
             used, told = found, ""
-        except SegueError as error:
+        except Exception as error:  # also a fault of ours: if this ended, nothing would be renewed any more
             if str(error) != told:
-                log.warning("the credentials for Temporal cannot be used: %s", error)
+                trace = None if isinstance(error, SegueError) else error
+                log.warning("the credentials for Temporal cannot be used: %s", error, exc_info=trace)
             told = str(error)
         await asyncio.sleep(CHECK_S)

@@ -15,7 +15,7 @@ BEHIND_S = 5.0
 """A current watch shows a write within milliseconds. If it does not for so long, the API server is asked."""
 
 
-class Looking:
+class Observer:
     """What one activity observes of one rollout."""
 
     def __init__(self, watch: NamespaceWatch, lever: Lever, router: Router | None, clock: Clock) -> None:
@@ -24,7 +24,7 @@ class Looking:
         self.restored: Restored | None = None
         """What the API server has, if that is older than the rollout's latest write."""
 
-    async def look(self, request: WatchInput) -> Observation | None:
+    async def observe(self, request: WatchInput) -> Observation | None:
         """Return what the watch observes. Returns None while it is not current, or older than the latest write."""
         seen, now = self._seen(request), self._clock.now()
         if seen is not None:
