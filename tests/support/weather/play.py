@@ -112,7 +112,7 @@ class Weather:
             time.sleep(fault.lasts)
         if fault.what.startswith(CLUSTER):
             self.outages.append((began, time.monotonic()))
-        if fault.what.startswith("kube-apiserver"):  # a restart of etcd restarts them, too
+        if fault.what.startswith(("etcd", "kube-apiserver")):
             self._renew_nodes()
         self.log.append(f"{time.monotonic():.2f} {fault.what} is over")
 
@@ -208,7 +208,7 @@ class Weather:
             self.restart_dead(tries - 1)
 
     def _renew_nodes(self) -> None:
-        """Start KWOK again: after an outage of the API server, it may send no more heartbeats of a node."""
+        """Start KWOK again: after an outage of the API server, it may send no more heartbeats or removals of pods."""
         with self._restarting:
             self._stack.kill("kwok")
         self.restart_dead()
