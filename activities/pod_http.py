@@ -220,7 +220,7 @@ async def _read(response: aiohttp.ClientResponse, began: float, request: ProbeRe
             first_s = time.monotonic() - began
         if len(read) > request.limit:
             raise ValueError(f"answers more than {request.limit} bytes")
-    return read.decode(errors="replace"), first_s
+    return read.decode("utf-8-sig", errors="replace"), first_s
 
 
 def _proxied(reply: Reply) -> Reply:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from segue.errors import NotFound, Refused, shown
-from segue.spec import OwnProfile, Rollout, named_profile, read_rollout, without_rules
+from segue.spec import OwnProfile, Rollout, named_profile, read_object, read_rollout, without_rules
 from segue.spec.own_profile import CLUSTER_WIDE, KINDS, read_own_profile
 from segue.spec.refusals import NamedProfile
 from segue.spec.target import Target
@@ -24,6 +24,11 @@ STDIN = "-"
 PROFILES = "SEGUE_PROFILES"
 """The variable that names the file of a profile, or a directory of such files."""
 _SUFFIXES = {".yaml", ".yml", ".json"}
+_ADDED = frozenset(
+    {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
+    | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
+)
+"""The fields of an object's metadata that the API server and controllers add."""
 
 
 class DocumentKind(NamedTuple):
@@ -94,7 +99,8 @@ def read_target(path: str) -> Target:
     """
     document = read_document(path)
     named = named_profile(document)
-    return read_rollout(without_rules(document) if named else document, source_of(path)).spec.target
+    rollout, _ = read_object(without_rules(document) if named else document, source_of(path))
+    return rollout.spec.target
 
 
 def profile_in_files(path: str, document: Any) -> OwnProfile | None:
@@ -131,12 +137,33 @@ def _profiles_in(path: str) -> list[OwnProfile]:
 
 
 def read_document(path: str, wanted: DocumentKind = ROLLOUT) -> Any:
-    """Read one YAML or JSON document (``-``: standard input).
+    """Read one YAML or JSON document (``-``: standard input), without what an API server adds to an object.
 
     Raises:
         Refused: naming file, line and column.
     """
-    return parse(_text(path, wanted), source_of(path), wanted)
+    source = source_of(path)
+    return _as_applied(_alone(parse(_text(path, wanted), source, wanted), source, wanted))
+
+
+def _alone(document: Any, source: str, wanted: DocumentKind) -> Any:
+    """Return the one object of a list, as ``kubectl get -o yaml`` without a name prints it."""
+    if not isinstance(document, dict) or document.get("kind") != "List":
+        return document
+    items = document.get("items")
+    if not isinstance(items, list) or len(items) != 1:
+        fix = f"give one {wanted.kind}: `kubectl get {wanted.kind.lower()} NAME -o yaml` prints it"
+        raise Refused(f"is a list of {len(items) if isinstance(items, list) else 0} objects", field=source, fix=fix)
+    return items[0]
+
+
+def _as_applied(document: Any) -> Any:
+    """Return an object that an API server stored as a file would hold it; any other document as it is."""
+    metadata = document.get("metadata") if isinstance(document, dict) else None
+    if not isinstance(metadata, dict) or "resourceVersion" not in metadata:
+        return document
+    own = {name: value for name, value in metadata.items() if name not in _ADDED}
+    return {name: value for name, value in document.items() if name != "status"} | {"metadata": own}
 
 
 def read_recording(path: str) -> str:

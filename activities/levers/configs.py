@@ -1,7 +1,8 @@
-"""Configuration that a pod template refers to, as immutable copies that are named by their content.
+"""Configuration that a pod template refers to, as immutable copies that are named by their content and their target.
 
 A ConfigMap that is changed in place reaches some pods and not others, and is not rolled back with the version. So a
 change makes a new object under a new name, and the template refers to it. The old object stays for the rollback.
+No two targets share a copy: it is deleted with its target.
 """
 
 import hashlib
@@ -23,13 +24,13 @@ Place = tuple[dict[str, Any], str]
 """A mapping of a template, and the key whose value names an object."""
 
 
-def copies_of(change: Change) -> dict[str, Object]:
-    """Return the copies that a change needs, by their names in the spec."""
-    return {name: _copy(name, data) for name, data in change.config_maps.items()}
+def copies_of(change: Change, uid: str) -> dict[str, Object]:
+    """Return the copies that a change of the target with this uid needs, by their names in the spec."""
+    return {name: _copy(name, data, uid) for name, data in change.config_maps.items()}
 
 
-def _copy(name: str, data: Mapping[str, str]) -> Object:
-    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+def _copy(name: str, data: Mapping[str, str], uid: str) -> Object:
+    digest = hashlib.sha256(json.dumps([uid, data], sort_keys=True).encode()).hexdigest()[:_DIGITS]
     metadata = {"name": f"{name}-{digest}", "labels": {COPY_OF: name}}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data), "immutable": True}
 
@@ -58,13 +59,13 @@ def is_copy(name: str) -> bool:
     return re.fullmatch(rf".+{_SUFFIX}", name) is not None
 
 
-def point(template: Object, change: Change) -> None:
-    """Make a template refer to the copies and Secrets of a change, in place.
+def point(template: Object, change: Change, uid: str) -> None:
+    """Make the template of the target with this uid refer to the copies and Secrets of a change, in place.
 
     Raises:
         Refused: for a name that the template does not refer to.
     """
-    for name, copy in copies_of(change).items():
+    for name, copy in copies_of(change, uid).items():
         # The template may refer to the copy of an earlier change.
         called = re.compile(f"{re.escape(name)}({_SUFFIX})?")
         _rename(list(_config_maps(template)), called, copy["metadata"]["name"], f"configMaps.{name}")

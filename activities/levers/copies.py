@@ -15,8 +15,8 @@ MAX_READ = 20
 
 async def make_copies(cluster: Cluster, change: Change | None, owner: Object, *, dry_run: bool = False) -> int:
     """Create the copies that a change needs, owned by the target; return how many were created."""
-    namespace = owner["metadata"]["namespace"]
-    copies = [owned_by(copy, owner) for copy in copies_of(change).values()] if change else []
+    namespace, uid = owner["metadata"]["namespace"], owner["metadata"]["uid"]
+    copies = [owned_by(copy, owner) for copy in copies_of(change, uid).values()] if change else []
     made = [await cluster.create_absent("configmaps", namespace, copy, dry_run=dry_run) for copy in copies]
     return sum(each is not None for each in made)
 

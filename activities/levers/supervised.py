@@ -631,7 +631,7 @@ class SupervisedLever:
         changed = copy.deepcopy(field)
         containers = self._containers(changed)
         named = [{**container, "name": name} for name, container in containers.items()]
-        for made in apply_change({"spec": {"containers": named}}, change)["spec"]["containers"]:
+        for made in apply_change({"spec": {"containers": named}}, change, "")["spec"]["containers"]:
             container = containers[made["name"]]
             container.update({k: v for k, v in made.items() if k != "name"})  # its own name may be empty, by defaulting
         return changed

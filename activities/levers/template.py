@@ -83,8 +83,8 @@ def sidecars_of(spec: Object) -> list[Object]:
     return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
 
 
-def apply_change(template: Object, change: Change) -> Object:
-    """Return a copy of ``template`` with the named changes made.
+def apply_change(template: Object, change: Change, uid: str) -> Object:
+    """Return a copy of ``template``, which is of the target with this uid, with the named changes made.
 
     Raises:
         Refused: when the change names a container that the template does not have.
@@ -101,7 +101,7 @@ def apply_change(template: Object, change: Change) -> Object:
         )
     for name, container in containers.items():
         _change_container(container, name, change)
-    point(changed, change)
+    point(changed, change, uid)
     if change.annotations:
         metadata = changed.setdefault("metadata", {})
         metadata["annotations"] = _overlaid(metadata.get("annotations", {}), change.annotations)

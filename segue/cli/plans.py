@@ -169,7 +169,7 @@ def plan(
 
     Example: segue plan rollout.yaml --replicas 6
     """
-    rollout, own = read(file, profile_file)
+    rollout, own, _ = read(file, profile_file)
     spec = rollout.spec
     labels, rules = NO_LABELS, NO_POLICY if policy is None else policy_of(read_document(policy, POLICY), policy)
     if replicas is None:
@@ -241,7 +241,7 @@ def start(
 
     Example: segue start rollout.yaml --wait --timeout 30m
     """
-    rollout = _accepting(read(file, profile_file).rollout, accepted(accept))
+    rollout = _accepting(read(file, profile_file).to_start(), accepted(accept))
     where = Where(cluster, task_queue)
     files = Files(summary, junit)
     if not wait:

@@ -8,7 +8,7 @@ import typer
 from segue.cli.options import access_by, run_async
 from segue.errors import Refused
 from segue.files import PROFILES, profile_in_files, read_document, source_of
-from segue.spec import OwnProfile, Rollout, named_profile, read_rollout
+from segue.spec import OwnProfile, Rollout, Standing, named_profile, read_object, refuse_paused
 from segue.spec.profile import perhaps
 from segue.spec.refusals import NamedProfile
 
@@ -28,6 +28,16 @@ class SpecDocument(NamedTuple):
     rollout: Rollout
     own: OwnProfile | None
     """The profile of a team that it names."""
+    standing: Standing
+
+    def to_start(self) -> Rollout:
+        """Return the rollout to start.
+
+        Raises:
+            Refused: when it is paused.
+        """
+        refuse_paused(self.standing)
+        return self.rollout
 
 
 def read(path: str, profile_file: str | None = None) -> SpecDocument:
@@ -52,7 +62,8 @@ def written(document: Any, source: str, profile_file: str | None = None) -> Spec
     own = profile_in_files(files, document)
     if own is None and wanted is not None:
         own = _in_cluster(wanted)
-    return SpecDocument(read_rollout(document, source, own), own)
+    rollout, standing = read_object(document, source, own)
+    return SpecDocument(rollout, own, standing)
 
 
 def refuse_unused(profile_file: str | None, why: str) -> None:

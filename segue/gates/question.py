@@ -5,6 +5,7 @@ A webhook receives the question as JSON, a Job as environment variables, a plugi
 
 import hashlib
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from typing import Annotated, Any, Literal
 
@@ -215,11 +216,12 @@ class Answer(BaseModel):
 
 
 def read_answer(body: bytes) -> Answer:
-    """Read an answer as a gate sent it.
+    """Read an answer as a gate sent it; a byte order mark before it is left out, as some servers send one.
 
     Raises:
         Unanswered: if it is anything else.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         answer = Answer.model_validate_json(body)
     except ValidationError as error:

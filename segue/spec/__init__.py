@@ -7,7 +7,15 @@ Every model is strict and refuses unknown fields, and every value has a bound: a
 from segue.spec.change import Change
 from segue.spec.drain import Drain
 from segue.spec.readiness import MAX_DEADLINE, Readiness
-from segue.spec.refusals import named_profile, read_object, read_rollout, refusal, refused, without_rules
+from segue.spec.refusals import (
+    named_profile,
+    read_object,
+    read_rollout,
+    refusal,
+    refuse_paused,
+    refused,
+    without_rules,
+)
 from segue.spec.resolving import OwnProfile
 from segue.spec.rollout import API_VERSION, Autoscaler, Given, Metadata, OnFailure, Rollout, Rules, Spec
 from segue.spec.standing import OnDelete, Standing
@@ -64,6 +72,7 @@ __all__ = [
     "read_object",
     "read_rollout",
     "refusal",
+    "refuse_paused",
     "refused",
     "without_rules",
 ]

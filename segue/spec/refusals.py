@@ -35,10 +35,19 @@ def read_rollout(document: Any, source: str = "", own: OwnProfile | None = None)
         Refused: naming the first wrong field, its value and the fix; further ones follow in the same message.
     """
     rollout, standing = read_object(document, source, own)
+    refuse_paused(standing)
+    return rollout
+
+
+def refuse_paused(standing: Standing) -> None:
+    """Refuse to start what is paused.
+
+    Raises:
+        Refused: when ``paused`` is true.
+    """
     if standing.paused:
         fix = "leave it out; `segue pause` pauses a rollout"
         raise Refused("is only for a Rollout in Kubernetes", field="spec.paused", value=True, fix=fix)
-    return rollout
 
 
 def read_object(document: Any, source: str = "", own: OwnProfile | None = None) -> tuple[Rollout, Standing]:

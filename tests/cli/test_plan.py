@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Segue = Callable[..., Any]
@@ -44,6 +45,41 @@ def test_json_is_exactly_the_published_interface(segue: Segue) -> None:
             {"old": 0, "new": 6, "action": "scaleOld"},
         ],
     }
+
+
+def _exported(text: str, **spec: Any) -> dict[str, Any]:
+    """Return the spec as ``kubectl get rollout -o yaml`` prints its object."""
+    found = yaml.safe_load(text)
+    found["metadata"] |= {
+        "namespace": "serving", "uid": "0a-1b", "resourceVersion": "12", "generation": 2, "finalizers": ["segue.dev/x"],
+        "creationTimestamp": "2026-01-01T00:00:00Z", "managedFields": [{}], "ownerReferences": [{}],
+    }  # fmt: skip
+    return {**found, "spec": {**found["spec"], **spec}, "status": {"phase": "Completed"}}
+
+
+def test_an_object_of_a_cluster_is_planned(segue: Segue, tmp_path: Path) -> None:
+    """As kubectl prints it, alone or as the only one of a list, and also if it is paused: it is not started."""
+    text, file = (EXAMPLES / "rollout.yaml").read_text(), tmp_path / "exported.yaml"
+    plan = segue("plan", str(EXAMPLES / "rollout.yaml"), "--replicas", "6").out
+    found = _exported(text, paused=True, onDelete="leave")
+    for each in (found, {"apiVersion": "v1", "kind": "List", "items": [found], "metadata": {"resourceVersion": ""}}):
+        file.write_text(yaml.safe_dump(each))
+        assert segue("plan", str(file), "--replicas", "6").out == plan
+    refused = segue("start", str(file))
+    assert (refused.code, "spec.paused: true: is only for a Rollout in Kubernetes" in refused.err) == (2, True)
+    for several in ([], [{"kind": "Rollout"}, {"kind": "Rollout"}], None):
+        file.write_text(yaml.safe_dump({"kind": "List", "items": several}))
+        refused = segue("plan", str(file), "--replicas", "6")
+        assert refused.code == 2
+        assert f"is a list of {len(several or [])} objects; give one Rollout: `kubectl get rollout" in refused.err
+
+
+def test_what_only_an_api_server_writes_is_refused_in_a_file(segue: Segue, tmp_path: Path) -> None:
+    """A field that is misplaced in a file is told: only an object that was read from a cluster has it rightly."""
+    file = tmp_path / "spec.yaml"
+    file.write_text((EXAMPLES / "rollout.yaml").read_text() + "status: {phase: Completed}\n")
+    refused = segue("plan", str(file), "--replicas", "6")
+    assert (refused.code, "status: is not a field that Segue knows" in refused.err) == (2, True)
 
 
 def test_the_table_is_readable_in_a_pipe(segue: Segue) -> None:

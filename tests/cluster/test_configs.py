@@ -11,11 +11,15 @@ CONFIGURED = {"volumeMounts": [{"name": "config", "mountPath": "/config"}]}
 async def deploy(lab: Lab, name: str, **spec: Any) -> None:
     """Make a target that mounts the ConfigMap `model`."""
     create(lab.core.create_namespaced_config_map, lab.namespace, {"metadata": {"name": "model"}, "data": {"rate": "1"}})
+    await mounting(lab, name, **spec)
+
+
+async def mounting(lab: Lab, name: str, **spec: Any) -> None:
     await lab.deploy(name, 2, **spec)
     volumes = [{"name": "config", "configMap": {"name": "model"}}]
     container = {"name": "server", **CONFIGURED}
     lab.patch(name, {"spec": {"template": {"spec": {"volumes": volumes, "containers": [container]}}}})
-    await until("the target to mount it", lambda: mounted(lab) == {"model"} and rests(lab, name))
+    await until("the target to mount it", lambda: mounted(lab, name) == {"model"} and rests(lab, name))
 
 
 def rests(lab: Lab, name: str) -> bool:
@@ -30,8 +34,8 @@ def copies(lab: Lab) -> dict[str, Any]:
     return {each.metadata.name: each for each in found}
 
 
-def mounted(lab: Lab) -> set[str]:
-    volumes = [volume for pod in lab.pods("chat") for volume in pod.spec.volumes or []]
+def mounted(lab: Lab, name: str = "chat") -> set[str]:
+    volumes = [volume for pod in lab.pods(name) for volume in pod.spec.volumes or []]
     return {volume.config_map.name for volume in volumes if volume.config_map}
 
 
@@ -68,6 +72,20 @@ async def test_a_bad_configuration_goes_with_its_version(served: Lab) -> None:
     async with served.rolled("chat", change, readiness={"minReady": "0s", "deadline": "3s"}) as case:
         await case.ends("RolledBack")
     assert mounted(served) == {"model"}
+
+
+async def test_a_deleted_target_takes_no_configuration_from_another(served: Lab) -> None:
+    """Two targets got the same content; Kubernetes deletes what the deleted one owned."""
+    await deploy(served, "chat")
+    await mounting(served, "batch")
+    for name in ("chat", "batch"):
+        async with served.rolled(name, rate("2")) as case:
+            await case.ends("Completed")
+    deleted, kept = mounted(served), mounted(served, "batch")
+    assert len(deleted | kept) == 2
+    served.apps.delete_namespaced_deployment("chat", served.namespace)
+    await until("the copy to go with its target", lambda: not deleted & copies(served).keys())
+    assert kept <= copies(served).keys()
 
 
 async def test_a_configuration_that_somebody_changes_in_place_is_told(served: Lab) -> None:

@@ -328,6 +328,12 @@ async def test_a_worker_that_stood_still(pod: Pod, timeout_s: float) -> None:
         assert (await reach.ask(place, request, {}, timeout_s)).status == 200
 
 
+async def test_a_byte_order_mark_is_left_out(believer: Believer, pod: Pod) -> None:
+    """Some servers, such as those of .NET, send one before JSON; JSON itself has no such mark."""
+    pod.says = lambda _: web.Response(body=b'\xef\xbb\xbf{"version": "v2"}', content_type="application/json")
+    await until(lambda: proven(look(believer, pod.rules(), pod.replica())) == 1)
+
+
 async def test_a_streams_first_event_is_timed(pod: Pod) -> None:
     """From the request to the first data, while the rest is still to come."""
 

@@ -35,33 +35,37 @@ TEMPLATE: dict[str, Any] = {
 }
 
 
+UID = "0a-1b"
+
+
 def rotated(**data: str) -> Change:
     return Change(config_maps={"model": data})
 
 
 def test_every_reference_points_to_the_copy_and_no_other() -> None:
-    (made,) = copies_of(rotated(a="1")).values()
+    (made,) = copies_of(rotated(a="1"), UID).values()
     name = made["metadata"]["name"]
     assert is_copy(name) and made["immutable"] and made["data"] == {"a": "1"}
-    changed = apply_change(TEMPLATE, rotated(a="1"))
+    changed = apply_change(TEMPLATE, rotated(a="1"), UID)
     assert config_maps_of(changed) == {name, "model-other"}
     assert str(changed).count(name) == 4
     assert config_maps_of(TEMPLATE) == {"model", "model-other"}
 
 
-def test_a_copy_is_named_by_its_content() -> None:
-    names = [next(iter(copies_of(rotated(**data)).values()))["metadata"]["name"] for data in ({"a": "1"}, {"a": "2"})]
-    assert len(set(names)) == 2
-    assert copies_of(rotated(a="1", b="2")) == copies_of(rotated(b="2", a="1"))
+def test_a_copy_is_named_by_its_content_and_its_target() -> None:
+    """Of one that two targets share, the first to be deleted takes it from the other."""
+    made = [(rotated(a="1"), UID), (rotated(a="2"), UID), (rotated(a="1"), "another")]
+    assert len({next(iter(copies_of(*each).values()))["metadata"]["name"] for each in made}) == 3
+    assert copies_of(rotated(a="1", b="2"), UID) == copies_of(rotated(b="2", a="1"), UID)
 
 
 def test_the_next_change_replaces_the_copy_of_the_last() -> None:
-    twice = apply_change(apply_change(TEMPLATE, rotated(a="1")), rotated(a="2"))
-    assert twice == apply_change(TEMPLATE, rotated(a="2"))
+    twice = apply_change(apply_change(TEMPLATE, rotated(a="1"), UID), rotated(a="2"), UID)
+    assert twice == apply_change(TEMPLATE, rotated(a="2"), UID)
 
 
 def test_references_to_one_secret_become_references_to_another() -> None:
-    changed = apply_change(TEMPLATE, Change(secrets={"token": "token-2"}))
+    changed = apply_change(TEMPLATE, Change(secrets={"token": "token-2"}), UID)
     assert str(changed).count("token-2") == str(TEMPLATE).count("token") == 5
 
 
@@ -78,5 +82,5 @@ def test_references_to_one_secret_become_references_to_another() -> None:
 def test_what_is_not_referred_to_is_refused(change: Change, expected: str) -> None:
     before = copy.deepcopy(TEMPLATE)
     with pytest.raises(Refused, match=expected):
-        apply_change(TEMPLATE, change)
+        apply_change(TEMPLATE, change, UID)
     assert before == TEMPLATE

@@ -94,14 +94,15 @@ def judged(target: Object, rollout: Rollout | None) -> LintSubject:
         case "LeaderWorkerSet":
             groups = spec["leaderWorkerTemplate"]
             made = merged(groups, change.patch) if change.patch else {
-                name: apply_change(each, change) if isinstance(each, dict) else each for name, each in groups.items()
+                name: apply_change(each, change, "") if isinstance(each, dict) else each
+                for name, each in groups.items()
             }  # fmt: skip
             return judged_groups(target, {"spec": made}, LWS_NAME)
     raise AssertionError(target["kind"])
 
 
 def changed(template: Object, change: Change) -> Object:
-    found: Object = merged_by_name(template, change.patch) if change.patch else apply_change(template, change)
+    found: Object = merged_by_name(template, change.patch) if change.patch else apply_change(template, change, "")
     return found
 
 

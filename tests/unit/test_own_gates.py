@@ -139,6 +139,11 @@ def test_anything_else_is_no_answer(text: str) -> None:
         read_answer(text.encode())
 
 
+def test_a_byte_order_mark_is_left_out() -> None:
+    """Some servers, such as those of .NET, send one before JSON."""
+    assert read_answer(b'\xef\xbb\xbf{"verdict": "pass"}').verdict is Result.PASS
+
+
 def test_an_answer_is_kept_small_and_without_secrets() -> None:
     """What goes into the history is bounded, and masked."""
     evidence = {f"k{n}": "x" * 1000 for n in range(100)}

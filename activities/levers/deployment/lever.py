@@ -141,7 +141,8 @@ class DeploymentLever:
             sets = (
                 await self._cluster.list("replicasets", namespace, selector_of(deployment)) if change.revision else {}
             )
-            return apply_change(start_of(Objects(deployment, sets.get("items", []), []), change, start), change)
+            start = start_of(Objects(deployment, sets.get("items", []), []), change, start)
+            return apply_change(start, change, deployment["metadata"]["uid"])
         patch = {"spec": {"template": change.patch}}
         tried = await self._cluster.patch("deployments", namespace, name, patch, dry_run=True)
         template: Object = tried["spec"]["template"]

@@ -51,7 +51,7 @@ def template_patch(request: PrepareInput | WriteInput, deployment: Object, start
     if change is None:
         raise Stale(CHANGED)
     if change.patch is None:
-        return {**apply_change(start, change), "$patch": "replace"}
+        return {**apply_change(start, change, deployment["metadata"]["uid"]), "$patch": "replace"}
     if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
         raise Refused(
             "can only be applied while the target runs its baseline",

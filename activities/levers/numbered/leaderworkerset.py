@@ -195,7 +195,8 @@ class LeaderWorkerSetLever(PartitionLever):
             raise Refused(
                 "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
             )
-        wanted = {name: apply_change(each, _only(change, known[name])) for name, each in templates.items()}
+        uid = found["metadata"]["uid"]
+        wanted = {name: apply_change(each, _only(change, known[name]), uid) for name, each in templates.items()}
         return self.replaced({"spec": {**start["spec"], **wanted}}, found)
 
     def replaced(self, template: Object, found: Object) -> Object:

@@ -125,7 +125,7 @@ class StatefulSetLever(PartitionLever):
     def changed(self, start: Object, found: Object, change: Change) -> Object:
         """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
         if change.patch is None:
-            return self.replaced(apply_change(start, change), found)
+            return self.replaced(apply_change(start, change, found["metadata"]["uid"]), found)
         if fingerprint(start) != fingerprint(found["spec"]["template"]):
             raise Refused(
                 "can only be applied while the target runs its baseline",

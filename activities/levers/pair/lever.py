@@ -212,9 +212,9 @@ class PairLever:
 
     async def _changed(self, change: Change, side: Objects, start: Object) -> Object:
         """Return a template with the change made; the API server merges a patch onto the present template."""
-        if change.patch is None:
-            return apply_change(start, change)
         metadata = side.deployment["metadata"]
+        if change.patch is None:
+            return apply_change(start, change, metadata["uid"])
         if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
             raise Refused(
                 "can only be applied while the target runs its baseline",
