@@ -5,9 +5,11 @@ without Temporal. Every write has the read version as its precondition, and is i
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
-from segue.errors import Conflict, NotAllowed, NotFound
+from activities.levers.ownership import latest_of, writers_of
+from segue.errors import Conflict, NotAllowed, NotFound, Refused
 from segue.observation import Frozen
 from segue.spec import Autoscaler, PairTarget, Rules, Target
 
@@ -26,19 +28,31 @@ class Held(Frozen):
     high: int
 
 
-async def hold(cluster: Cluster, target: Target, owner: str, replicas: int) -> int:
-    """Hold the target's autoscalers at ``replicas``; return the number of writes."""
+class Holding(NamedTuple):
+    """What an attempt to hold the target's autoscalers did."""
+
+    writes: int
+    warning: str = ""
+    """Which of them is not held any more, for a person; empty if all are."""
+
+
+async def hold(cluster: Cluster, target: Target, owner: str, replicas: int) -> Holding:
+    """Hold the target's autoscalers at ``replicas``."""
+    others: dict[str, str] = {}
 
     def patch(found: Object) -> Object | None:
         held = _held(found)
         low, high = _bounds(found)
-        if replicas < 1 or (held and held.owner == owner and (low, high) != (held.at, held.at)):
-            return None  # at 0 replicas it is off; and somebody else's bounds stay
+        if held and held.owner == owner and (low, high) != (held.at, held.at):
+            others[found["metadata"]["name"]] = _rebound(found)
+            return None  # somebody else's bounds stay
+        if replicas < 1:
+            return None  # at 0 replicas it is off
         low, high = (held.low, held.high) if held and (low, high) == (held.at, held.at) else (low, high)
         wanted = Held(owner=owner, at=replicas, low=low, high=high)
         return None if wanted == held else _patch(wanted.model_dump_json(), replicas, replicas)
 
-    return await _each(cluster, target, patch)
+    return Holding(await _each(cluster, target, patch), "; ".join(others.values()))
 
 
 async def give_back(cluster: Cluster, target: Target, owner: str | None) -> int:
@@ -68,6 +82,7 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
 
     Raises:
         NotAllowed: when the spec holds them, and the rights for that are missing.
+        Refused: when it holds one whose own controller would restore its bounds.
     """
     holds = rules.autoscaler is Autoscaler.HOLD
     try:
@@ -81,6 +96,7 @@ async def foretell(cluster: Cluster, target: Target, rules: Rules) -> tuple[str,
     if not holds:
         return tuple(_adopted(each) for each in found)
     for each in found:
+        refuse_controlled(each)
         await cluster.patch(KIND, target.namespace, each["metadata"]["name"], _patch(None, 1, 1), dry_run=True)
     return () if found else ("`autoscaler: hold` has no effect: no HorizontalPodAutoscaler scales the target",)
 
@@ -124,13 +140,51 @@ async def _each(cluster: Cluster, target: Target, make: Callable[[Object], Objec
     raise Conflict(f"the autoscalers of {target} change faster than they can be written")
 
 
+def refuse_controlled(autoscaler: Object) -> None:
+    """Refuse to hold an autoscaler that another object controls, such as a ScaledObject of KEDA.
+
+    Raises:
+        Refused: naming that object.
+    """
+    owner = _controller(autoscaler)
+    if owner:
+        controlled = f"controls the HorizontalPodAutoscaler {autoscaler['metadata']['name']}"
+        why = f"has no effect: {owner} {controlled}, and would restore its bounds"
+        fix = f"leave it out, and {_pausing(owner)} until the rollout has ended"
+        raise Refused(why, field="spec.autoscaler", value="hold", fix=fix)
+
+
+def _controller(autoscaler: Object) -> str:
+    """Return the kind and name of the object that controls an autoscaler; empty without one."""
+    owners = autoscaler["metadata"].get("ownerReferences", [])
+    return next((f"{each['kind']} {each['name']}" for each in owners if each.get("controller")), "")
+
+
+def _pausing(owner: str) -> str:
+    """Return how a person keeps that object from scaling."""
+    # https://keda.sh/docs/latest/concepts/scaling-deployments/#pause-autoscaling
+    keda = owner.startswith("ScaledObject ")
+    return f'annotate {owner} with autoscaling.keda.sh/paused: "true"' if keda else f"pause {owner}"
+
+
+def _rebound(autoscaler: Object) -> str:
+    """Return which bounds somebody gave to an autoscaler that is held, and who, for a person."""
+    low, high = _bounds(autoscaler)
+    writers = writers_of(autoscaler, ("f:minReplicas",), ("f:maxReplicas",))
+    return (
+        f"the HorizontalPodAutoscaler {autoscaler['metadata']['name']} is not held any more: {latest_of(writers)} set "
+        f"{low} to {high} replicas, and the rollout follows it"
+    )
+
+
 def _adopted(autoscaler: Object) -> str:
     name, (low, high) = autoscaler["metadata"]["name"], _bounds(autoscaler)
     if _held(autoscaler) is not None:
         return f"the HorizontalPodAutoscaler {name} is still held by a former rollout at {low} to {high} replicas"
+    owner = _controller(autoscaler)
     return (
         f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows it; "
-        "set `autoscaler: hold` in the spec to prevent that"
+        f"{_pausing(owner) if owner else 'set `autoscaler: hold` in the spec'} to prevent that"
     )
 
 

@@ -526,10 +526,9 @@ class Activities:
     @_defined(contract.RESIZE)
     async def resize(self, request: WriteInput) -> Written:
         """Set the target's replicas."""
-        autoscaler_writes = await self._hold_autoscaler(request, request.decision.replicas)
-        return _counted(
-            await self._levers.of(request.target).resize(request, self._clock.now()), autoscaler_writes, action="resize"
-        )
+        holding = await self._hold_autoscaler(request, request.decision.replicas)
+        written = await self._levers.of(request.target).resize(request, self._clock.now())
+        return _counted(_warned(written, holding.warning), holding.writes, action="resize")
 
     @_defined(contract.SETTLE)
     async def settle(self, request: WriteInput) -> Written:
@@ -540,7 +539,7 @@ class Activities:
     async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
         written = await self._levers.of(request.target).undo(request, self._clock.now())
-        return _counted(*await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
+        return _counted(*await self._beside(written, self._given_back(request, written)), action="undo")
 
     @_defined(contract.FINISH)
     async def finish(self, request: WriteInput) -> Written:
@@ -565,21 +564,25 @@ class Activities:
         sending.result()
         return Notified(attempts=activity.info().attempt)
 
-    async def _hold_autoscaler(self, request: WriteInput, replicas: int | None = None, *, moved: bool = True) -> int:
+    async def _hold_autoscaler(
+        self, request: WriteInput, replicas: int | None = None, *, moved: bool = True
+    ) -> autoscaling.Holding:
         """Hold the autoscaler if the spec sets that. The rollout must own the target first, so that it is restored.
 
         After an attempt that did not move the target, hold it only if the target has the wanted version: a lost attempt
         must not hold it again on the way back.
         """
+        nothing = autoscaling.Holding(writes=0)
         if request.rules.autoscaler is not Autoscaler.HOLD:
-            return 0
+            return nothing
         owner, seen = request.state.owner, await self._owned(request)
         if seen is None or not (moved or seen.template == request.state.wanted.template):
-            return 0
-        writes = await autoscaling.hold(self._cluster, request.target, owner, replicas or seen.replicas)
-        if writes and await self._owned(request) is None:  # the rollout ended meanwhile: this is a lost attempt
-            writes += await autoscaling.give_back(self._cluster, request.target, owner)
-        return writes
+            return nothing
+        holding = await autoscaling.hold(self._cluster, request.target, owner, replicas or seen.replicas)
+        if holding.writes and await self._owned(request) is None:  # the rollout ended: this is a lost attempt
+            given_back = await autoscaling.give_back(self._cluster, request.target, owner)
+            return autoscaling.Holding(writes=holding.writes + given_back)
+        return holding
 
     async def _observed(self, request: VerifyInput | WriteInput) -> Observation:
         lever = self._levers.of(request.target)
@@ -599,20 +602,29 @@ class Activities:
         except Refused as error:
             activity.logger.warning("the autoscaler of %s stays held: %s", request.target, error)
 
-    async def _beside(self, written: Written, autoscaler: Awaitable[int]) -> tuple[Written, int]:
+    async def _beside(self, written: Written, autoscaler: Awaitable[autoscaling.Holding]) -> tuple[Written, int]:
         """Return a write with the number of writes of the autoscaler, or with why it was not written.
 
         A move is made then, and has to be recorded. The next one, or the end, writes the autoscaler again.
         """
         try:
-            return written, await autoscaler
+            holding = await autoscaler
         except Unadmitted as error:
-            return written.model_copy(update={"warning": f"the autoscaler was not written: {error}"}), 0
+            return _warned(written, f"the autoscaler was not written: {error}"), 0
+        return _warned(written, holding.warning), holding.writes
+
+    async def _given_back(self, request: WriteInput, written: Written) -> autoscaling.Holding:
+        return autoscaling.Holding(writes=await self._give_autoscaler_back(request, written))
 
     async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> int:
         if request.rules.autoscaler is not Autoscaler.HOLD or not written.done:
             return 0
         return await autoscaling.give_back(self._cluster, request.target, request.state.owner)
+
+
+def _warned(written: Written, warning: str) -> Written:
+    """Return a write with one more warning; an empty one adds none."""
+    return written.model_copy(update={"warning": "; ".join(filter(None, (written.warning, warning)))})
 
 
 def request_of(request: PrepareInput, prepared: Prepared) -> PolicyRequest:

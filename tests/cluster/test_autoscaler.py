@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness import FAST, Case, Lab, open_lab, until
 from killing_worker import CRASHING, KillingWorker
 from kubernetes import client
@@ -13,6 +14,7 @@ from lost_attempts import BeforeTheAutoscaler, late, latest_request
 from segue_local import Stack
 from shell import Shell
 from subjects import PairSubject, StatefulSetSubject
+from temporalio.client import WorkflowFailureError
 from temporalio.testing import ActivityEnvironment
 from webhooks import CANNOT_ASK, LABELLED, as_worker, down, in_force
 
@@ -28,10 +30,10 @@ def scalers(lab: Lab) -> client.AutoscalingV2Api:
     return client.AutoscalingV2Api(lab.core.api_client)
 
 
-def autoscale(lab: Lab, name: str, low: int, high: int, kind: str = "Deployment") -> None:
+def autoscale(lab: Lab, name: str, low: int, high: int, kind: str = "Deployment", **metadata: Any) -> None:
     aim = {"apiVersion": "apps/v1", "kind": kind, "name": name}
     spec = {"scaleTargetRef": aim, "minReplicas": low, "maxReplicas": high}
-    body: Any = {"metadata": {"name": name}, "spec": spec}
+    body: Any = {"metadata": {"name": name, **metadata}, "spec": spec}
     scalers(lab).create_namespaced_horizontal_pod_autoscaler(lab.namespace, body)
 
 
@@ -94,8 +96,10 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
             elif way == "another":
                 rebound(served, name, 1, 5)
                 await case.run.send("approve")
-                await case.ends("Completed")
+                report = await case.ends("Completed")
                 assert bounds(served, name) == (1, 5, None), "what somebody wrote meanwhile is theirs"
+                (told,) = [each.detail for each in report.entries if "is not held any more" in each.detail]
+                assert f"the HorizontalPodAutoscaler {name} is" in told and "set 1 to 5 replicas" in told
                 return
             else:
                 await shell.run("release", f"{served.namespace}/{name}")
@@ -103,6 +107,24 @@ async def test_it_is_held_and_given_back(served: Lab, tmp_path: Path) -> None:
         assert bounds(served, name) == (2, 9, None)
 
     await asyncio.gather(*(one(way, way) for way in ("finish", "undo", "deleted", "disowned", "another", "release")))
+
+
+async def test_one_that_another_object_controls_is_not_held(served: Lab) -> None:
+    """The controller of that object would restore its bounds: it is to be paused, as the plan says."""
+    await served.deploy("chat", 2)
+    body: Any = {"metadata": {"name": "scaled"}}
+    made: Any = served.core.create_namespaced_config_map(served.namespace, body)
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "scaled", "uid": made.metadata.uid, "controller": True}
+    autoscale(served, "chat", 2, 9, ownerReferences=[owner])
+    run = await served.start("chat", autoscaler="hold")
+    with pytest.raises(WorkflowFailureError) as ended:
+        await run.end()
+    assert "spec.autoscaler: 'hold': has no effect: ConfigMap scaled controls the Horizontal" in str(ended.value.cause)
+    assert bounds(served, "chat") == (2, 9, None)
+    async with served.rolled("chat", strategy=ASKS) as case:
+        (warning,) = [w for w in (await case.run.plan()).warnings if "HorizontalPodAutoscaler" in w]
+        assert warning.endswith("the rollout follows it; pause ConfigMap scaled to prevent that")
+        await case.run.send("abort")
 
 
 async def test_a_release_of_a_set_gives_it_back(served: Lab, tmp_path: Path) -> None:
