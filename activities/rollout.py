@@ -224,6 +224,11 @@ class Activities:
             self.route, self.undo, self.finish, self.notify, self.permit,
         ]  # fmt: skip
 
+    def use_policy(self, policy: Policy) -> None:
+        """Go by another policy from now on; each rollout under way is looked at again at once."""
+        self._policy = policy
+        self._watches.wake()
+
     async def close(self) -> None:
         """Stop all watches."""
         self._moves.close()
@@ -246,24 +251,25 @@ class Activities:
         await refuse_missing_rights(self._cluster, lever, request)
         with reading_once():
             prepared = await tried(self._cluster, lever, self._routers.of(request.rules.strategy), request)
-            prepared = await with_namespace_labels(self._cluster, self._policy, request.target, prepared)
-            prepared = self._governed(request, prepared)
+            policy = self._policy
+            prepared = await with_namespace_labels(self._cluster, policy, request.target, prepared)
+            prepared = self._governed(policy, request, prepared)
             self._believer.refuse(request.rules, prepared.wanted)
             await self._own.refuse(request.target, request.rules)
             return await linted(self._cluster, self._rooms.capacity, lever, request, prepared)
 
-    def _governed(self, request: PrepareInput, prepared: Prepared) -> Prepared:
+    def _governed(self, policy: Policy, request: PrepareInput, prepared: Prepared) -> Prepared:
         """Return what was prepared, with what the policy says of it.
 
         Raises:
             Refused: when the policy does not allow it.
         """
         policy_request, now = request_of(request, prepared), self._clock.now()
-        refuse(self._policy, policy_request, now)
+        refuse(policy, policy_request, now)
         return prepared.model_copy(
             update={
-                "governed": bool(self._policy.of(request.target, _labels(prepared))),
-                "warnings": (*prepared.warnings, *start_warnings(self._policy, policy_request, now)),
+                "governed": bool(policy.of(request.target, _labels(prepared))),
+                "warnings": (*prepared.warnings, *start_warnings(policy, policy_request, now)),
             }
         )
 
@@ -300,7 +306,7 @@ class Activities:
     async def _watch(
         self, watch: NamespaceWatch, turn: Turn, place: Place, lever: Lever, router: Router | None, request: WatchInput
     ) -> Watched:
-        started = time.monotonic()
+        started, policy = time.monotonic(), self._policy
         ends_at, queued_at = started + request.attempt_s, started + (math.inf if request.queued else request.queue_s)
         heart = Heart(functools.partial(self._interval_s, request, place), worker=activity.client().identity)
         observer = Observer(watch, lever, router, self._clock)
@@ -318,6 +324,8 @@ class Activities:
                 return self._watched(request, then, restored.seen, restored=restored)
             if decided is not None:
                 seen, decision = decided
+                if self._policy is not policy and self._is_governed(request) != request.state.governed:
+                    return self._watched(request, Decision(act=Act.WAIT, why="the policy has changed"), seen)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
@@ -419,13 +427,16 @@ class Activities:
         self, request: WatchInput, decision: Decision, seen: Observation, verdicts: tuple[Verdict, ...] = (), *,
         queued: bool = False, restored: Restored | None = None,
     ) -> Watched:  # fmt: skip
-        governed = bool(self._policy.of(request.target, _labels(request.state)))
         is_a_stop, back = decision.act in {Act.VERIFY, Act.FINISH}, request.state.goal is Goal.BACK
         warning = moved_tag(seen.pods.old if back else seen.pods.new) if is_a_stop else ""
         return Watched(
-            decision=decision, seen=seen, verdicts=verdicts, governed=governed, queued=queued, warning=warning,
-            restored=restored,
+            decision=decision, seen=seen, verdicts=verdicts, governed=self._is_governed(request), queued=queued,
+            warning=warning, restored=restored,
         )  # fmt: skip
+
+    def _is_governed(self, request: WatchInput) -> bool:
+        """Whether a rule of the policy is for this rollout: then the policy permits each message."""
+        return bool(self._policy.of(request.target, _labels(request.state)))
 
     def _with_freeze(self, seen: Observation | None, request: WatchInput, now: float) -> Observation | None:
         """Return the observation with the freeze that holds the rollout; one that its operator moves cannot be held."""

@@ -312,6 +312,7 @@ class Watches:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._open: dict[_Key, KindWatch] = {}
+        self._views: set[NamespaceWatch] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._pulse: asyncio.Task[None] | None = None
         self._pulsed = Clocks.now()
@@ -325,14 +326,21 @@ class Watches:
         self._begin()
         streams = {kind: self._stream(namespace, kind) for kind in kinds}
         watch = NamespaceWatch(self, streams)
+        self._views.add(watch)
         for stream in streams.values():
             stream.users += 1
         try:
             yield watch
         finally:
+            self._views.discard(watch)
             watch.leave()
             for stream in streams.values():
                 self._release(stream)
+
+    def wake(self) -> None:
+        """End the wait of every user: something that they all go by has changed."""
+        for watch in self._views:
+            watch.wake()
 
     async def until(
         self, namespace: str, kinds: tuple[str, ...], shows: Callable[[NamespaceWatch], bool], limit_s: float

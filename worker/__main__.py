@@ -19,13 +19,14 @@ from activities.rollout import Activities
 from segue import connection
 from segue.clusters import HERE, Access
 from segue.leaving import leave
+from segue.policy import Policy
 from worker.compose import make_activities, make_plugin, make_workers, refuse_collisions
 from worker.doctor import report_at_start
 from worker.garbage import spare_what_stays
 from worker.health import serve_health
 from worker.limits import memory_limit_mib
 from worker.load import Load
-from worker.renewing import Connect, renew
+from worker.renewing import Connect, follow_policy, renew
 from worker.running import run
 from worker.settings import Settings
 from worker.telemetry import sdk_runtime
@@ -60,6 +61,10 @@ async def serve(settings: Settings) -> None:
             await ends.enter_async_context(worker)
         renewing = asyncio.create_task(renew(connect, functools.partial(_use, workers)), name="renew-credentials")
         ends.callback(renewing.cancel)
+        if settings.policy:
+            use = functools.partial(_govern, [*activities.values()])
+            following = asyncio.create_task(follow_policy(settings.policy, settings.the_policy, use), name="policy")
+            ends.callback(following.cancel)
         about = {
             "task_queue": settings.task_queue, "clusters": [*settings.clusters], "health": address,
             "slots": settings.slots,
@@ -95,6 +100,11 @@ async def _activities(settings: Settings, ends: AsyncExitStack) -> dict[str | No
 def _use(workers: Sequence[Worker], client: temporalio.client.Client) -> None:
     for worker in workers:
         worker.client = client
+
+
+def _govern(activities: Sequence[Activities], policy: Policy) -> None:
+    for each in activities:
+        each.use_policy(policy)
 
 
 def connecting(settings: Settings) -> Connect:

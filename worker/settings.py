@@ -124,14 +124,7 @@ class Settings(BaseSettings):
         Raises:
             Refused: naming file, field, value and fix.
         """
-        if not self.policy:
-            return NO_POLICY
-        try:
-            return policy_of(read_document(self.policy, POLICY), self.policy)
-        except NotFound as error:
-            raise Refused(
-                "does not exist", field="SEGUE_POLICY", value=self.policy, fix="name a file, or unset it"
-            ) from error
+        return read_policy(self.policy) if self.policy else NO_POLICY
 
     @classmethod
     def settings_customise_sources(
@@ -144,6 +137,18 @@ class Settings(BaseSettings):
         file = (TomlConfigSettingsSource(settings_cls, path),) if path else ()
         given = {name: os.environ[variable] for name, variable in _VERSION.items() if os.environ.get(variable)}
         return (init_settings, env_settings, InitSettingsSource(settings_cls, given), *file)
+
+
+def read_policy(path: str) -> Policy:
+    """Return the policy in a file.
+
+    Raises:
+        Refused: naming file, field, value and fix.
+    """
+    try:
+        return policy_of(read_document(path, POLICY), path)
+    except NotFound as error:
+        raise Refused("does not exist", field="SEGUE_POLICY", value=path, fix="name a file, or unset it") from error
 
 
 _UNREADABLE = re.compile(r'value for field "(\w+)"')

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from harness import Case, Lab, open_lab, until
-from killing_worker import KillingWorker, until_phase
+from killing_worker import KillingWorker
 from kube_api import create
 from kubernetes import client
 from segue_local import Stack
@@ -21,15 +21,14 @@ GOLD = {"example.com/tier": "gold"}
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 1, "approval": True}]}
 
 
-def policy(lab: Lab, folder: Path) -> str:
-    """Write a policy that freezes the lab's gold targets for two hours around now; return its file."""
+def frozen_rule(lab: Lab) -> dict[str, Any]:
+    """Return the rule that freezes the lab's gold targets for two hours around now."""
     begin, end = ((datetime.now(UTC) + timedelta(hours=n)).strftime("%Y-%m-%d %H:%M") for n in (-1, 1))
     freeze = {"name": "release-day", "from": begin, "to": end, "timeZone": "UTC", "running": "pause"}
-    rule = {
+    return {
         "name": "frozen", "namespaces": [lab.namespace], "labels": GOLD, "approve": ["bob"], "breakGlass": ["alice"],
         "freezes": [freeze],
     }  # fmt: skip
-    return written(folder, rule)
 
 
 def written(folder: Path, rule: dict[str, Any]) -> str:
@@ -98,23 +97,35 @@ async def deploy_gold(lab: Lab, name: str, replicas: int) -> None:
 
 
 async def test_frozen_targets(stack: Stack, tmp_path: Path) -> None:
-    """A policy that arrives while rollouts run holds them; glass is broken by whom it names, and approved by others."""
+    """A freeze that is declared while rollouts run holds them, until it is lifted; one who may, breaks the glass."""
     async with open_lab(stack) as lab:
-        worker = KillingWorker(lab)
-        await asyncio.gather(*(deploy_gold(lab, name, 2) for name in ("undone", "held", "urgent")))
+        rule = frozen_rule(lab)
+        file = written(tmp_path, {**rule, "labels": {"example.com/tier": "none"}})
+        worker = lab.worker(SEGUE_POLICY=file)
+        await asyncio.gather(*(deploy_gold(lab, name, 2) for name in ("undone", "held", "urgent", "lifted")))
         lab.patch(
             "undone", {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "example/chat:9"}]}}}}
         )
-        async with lab.rolled("held", strategy=ASKS) as started, lab.rolled("urgent", strategy=ASKS) as urgent:
-            for case in (started, urgent):
+        async with (
+            lab.rolled("held", strategy=ASKS) as started, lab.rolled("urgent", strategy=ASKS) as urgent,
+            lab.rolled("lifted", strategy=ASKS) as lifted,
+        ):  # fmt: skip
+            cases = (started, urgent, lifted)
+            for case in cases:
                 await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
-            worker.kill()
-            KillingWorker(lab, environment={"SEGUE_POLICY": policy(lab, tmp_path)})
-            for case in (started, urgent):
-                await until_phase(case.run, "Paused")
-                frozen = await case.run.until("it says so", lambda s: s.phase == "Paused")
+            written(tmp_path, rule)
+            for case in cases:
+                frozen = await case.run.until("it is frozen", lambda s: s.phase == "Paused")
                 assert "freeze release-day of rule frozen, until " in frozen.reason and "freeze" in frozen.waiting_for
             await asyncio.gather(_frozen(started), _urgent(urgent), _starts(lab))
+            Path(file).write_text("rules: [")
+            await until("it is told", lambda: "the policy stays as it was: " in worker.log.read_text())
+            assert (await lifted.run.status()).phase == "Paused"
+            written(tmp_path, {**rule, "freezes": []})
+            await lifted.run.until("it asks again", lambda s: s.phase == "AwaitingApproval")
+            assert "may not approve here" in await refused(lifted, messages.Approve(by="eve"))
+            await send(lifted, messages.Approve(by="bob"))
+            await lifted.ends("Completed")
 
 
 async def _frozen(case: Case) -> None:
