@@ -14,6 +14,7 @@ from typing import Any
 import forked
 import pytest
 import yaml
+from expiring import Expiring
 from harness import ACCEPTED, ROOT, Lab, open_lab, until
 from killing_controller import DIARY, POINT, Diary
 from kubectl import Kubectl, shows
@@ -59,6 +60,7 @@ class Objects:
             kind = "role" if each["kind"] == "Role" else "role_binding"
             getattr(lab._rbac, f"create_namespaced_{kind}")(lab.namespace, each)
         self.controllers: list[Any] = []
+        self.logs: list[Path] = []
 
     def controller(self, command: Sequence[str] = ("segue", "controller"), **env: str) -> Any:
         """Start a real controller, which has the published rights only; return its process."""
@@ -68,6 +70,7 @@ class Objects:
         environment = {**os.environ, **self.lab.worker_environment(env), **rights, **place}
         started = forked.start(self.lab.stack.mark, environment, log, forked.run_module, *command)
         self.controllers.append(started)
+        self.logs.append(log)
         return started
 
     def body(self, name: str, change: Object | None = None, **spec: Any) -> Object:
@@ -801,3 +804,20 @@ async def _recorded_events(objects: Objects) -> None:
     await until("only the version before", lambda: objects.images("chat") == ["example/chat:3"] * 2, LIMIT_S)
     ended = [WorkflowExecutionStatus.COMPLETED]
     await objects.has_runs("chat", ended * 2)
+
+
+async def test_a_renewed_certificate_is_used(objects: Objects, tmp_path: Path, unused_tcp_port: int) -> None:
+    """The controller goes on without a restart when Temporal takes its former certificate no more."""
+    expiring = Expiring(objects.lab.stack, tmp_path, unused_tcp_port)
+    await objects.lab.deploy("chat", 1)
+    async with expiring.served(expiring.former):
+        controller = objects.controller(**expiring.environment)
+        objects.create("chat")
+        await objects.becomes("chat", "Ready")
+        expiring.show(expiring.later)
+    async with expiring.served(expiring.later):
+        await until("it is connected again", lambda: "renewed credentials" in objects.logs[0].read_text(), LIMIT_S)
+        objects.patch("chat", {"spec": {"change": {"images": {"server": "example/chat:3"}}}})
+        await objects.becomes("chat", "Ready")
+    assert "example/chat:3" in objects.images("chat")
+    assert controller.is_alive()
