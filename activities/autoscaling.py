@@ -10,6 +10,7 @@ from typing import NamedTuple
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import latest_of, writers_of
 from segue.errors import Conflict, NotAllowed, NotFound, Refused
+from segue.lint.around import controller_of
 from segue.observation import Frozen
 from segue.spec import Autoscaler, PairTarget, Rules, Target
 
@@ -146,18 +147,12 @@ def refuse_controlled(autoscaler: Object) -> None:
     Raises:
         Refused: naming that object.
     """
-    owner = _controller(autoscaler)
+    owner = controller_of(autoscaler)
     if owner:
         controlled = f"controls the HorizontalPodAutoscaler {autoscaler['metadata']['name']}"
         why = f"has no effect: {owner} {controlled}, and would restore its bounds"
         fix = f"leave it out, and {_pausing(owner)} until the rollout has ended"
         raise Refused(why, field="spec.autoscaler", value="hold", fix=fix)
-
-
-def _controller(autoscaler: Object) -> str:
-    """Return the kind and name of the object that controls an autoscaler; empty without one."""
-    owners = autoscaler["metadata"].get("ownerReferences", [])
-    return next((f"{each['kind']} {each['name']}" for each in owners if each.get("controller")), "")
 
 
 def _pausing(owner: str) -> str:
@@ -181,7 +176,7 @@ def _adopted(autoscaler: Object) -> str:
     name, (low, high) = autoscaler["metadata"]["name"], _bounds(autoscaler)
     if _held(autoscaler) is not None:
         return f"the HorizontalPodAutoscaler {name} is still held by a former rollout at {low} to {high} replicas"
-    owner = _controller(autoscaler)
+    owner = controller_of(autoscaler)
     return (
         f"the HorizontalPodAutoscaler {name} may set {low} to {high} replicas meanwhile, and the rollout follows it; "
         f"{_pausing(owner) if owner else 'set `autoscaler: hold` in the spec'} to prevent that"

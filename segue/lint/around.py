@@ -122,9 +122,20 @@ def autoscaler_fights(facts: Facts) -> list[Found]:
             least = min(low, facts.replicas) or low
             most = max(high, facts.replicas, least + 1)
             body = {"spec": {"minReplicas": least, "maxReplicas": most}}
-            mend = Mend(how=How.PATCH, object=ref, body=body)
+            owner = controller_of(autoscaler)
+            note = f"{owner} controls it: change the bounds there" if owner else ""
+            mend = Mend(how=How.PATCH, object=ref, body=body, note=note)
             found.append(Found(Severity.WARNING, ref, "spec", why, mend))
     return found
+
+
+def controller_of(autoscaler: Object) -> str:
+    """Return the kind and name of the object that controls an autoscaler; empty without one.
+
+    A ScaledObject of KEDA restores the bounds that somebody else changes.
+    """
+    owners = autoscaler["metadata"].get("ownerReferences", [])
+    return next((f"{each['kind']} {each['name']}" for each in owners if each.get("controller")), "")
 
 
 def _quarrel(low: int, high: int, replicas: int) -> str:

@@ -397,6 +397,14 @@ def test_what_a_kind_does_not_have_is_not_found(kind: str) -> None:
         assert of_kind(kind, given).found(rule) == [], case
 
 
+def test_the_fix_of_a_controlled_autoscaler_is_made_at_its_controller() -> None:
+    """That object would restore the bounds."""
+    scaler = autoscaler(6, 10)
+    scaler["metadata"]["ownerReferences"] = [{"kind": "ScaledObject", "name": "chat", "controller": True}]
+    (finding,) = world(autoscalers=[scaler]).found("autoscaler-fights")
+    assert finding.mend.note == "ScaledObject chat controls it: change the bounds there"
+
+
 PASSES: dict[str, World] = {
     "itself": world(deployments=[another({"app": "chat"}, {"app": "chat"}, name="chat")]),
     "another that is apart": world(deployments=[another({"app": "other"}, {"app": "other"})]),
