@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ _TRY_S = 20.0
 ANSWER_S = 20.0
 TO_ZERO = "set its weight to 0"
 """Said of a route that somebody changed before the rollout held it."""
-STAYS = re.compile(r"(\S+): was to be gone by \S+, and still exists; check whether its node answers")
-"""Said of a pod whose kubelet does not remove it: KWOK may lose a removal in an outage, and does not try again."""
 LET_GO: dict[str, list[dict[str, Any]]] = {
     "Deployment": [
         {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
@@ -135,18 +132,6 @@ class Events:
             self.note("the route is as it was before")
             with contextlib.suppress(*OUTAGE):
                 self.leading.put_back()
-        if (stays := STAYS.search(waits_for)) is not None:
-            self._remove(stays[1])
-
-    def _remove(self, name: str) -> None:
-        """Remove a pod that stops, as a person does whose node does not answer."""
-        namespace = self.subject.lab.namespace
-        with contextlib.suppress(*OUTAGE):
-            found: Any = self._core.read_namespaced_pod(name, namespace)
-            if found.metadata.deletion_timestamp is not None:
-                self.note(f"{name} is removed")
-                at_once: Any = {"gracePeriodSeconds": 0, "preconditions": {"uid": found.metadata.uid}}
-                self._core.delete_namespaced_pod(name, namespace, body=at_once)
 
     def mend(self) -> None:
         """Repair the broken pods that still exist, and undo what others did for a time."""

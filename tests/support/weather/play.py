@@ -54,6 +54,8 @@ SETTLED_S = 120.0
 AGAIN_S = 30.0
 """People wait this long before they repeat an abort, and a third of it before they try something else."""
 OUTAGE_S = 60.0
+OVERDUE_S = 10.0
+"""A kubelet removes a pod at the latest so long after its grace period."""
 _MUST_NOT_BE_LOGGED = re.compile(r"nondeterminism|TMPRL1100|was never retrieved|AssertionError", re.IGNORECASE)
 
 T = TypeVar("T")
@@ -208,10 +210,22 @@ class Weather:
             self.restart_dead(tries - 1)
 
     def _renew_nodes(self) -> None:
-        """Start KWOK again: after an outage of the API server, it may send no more heartbeats or removals of pods."""
+        """Start KWOK again: after an outage of the API server, it may send no more heartbeats of a node."""
         with self._restarting:
             self._stack.kill("kwok")
         self.restart_dead()
+
+    def remove_overdue(self) -> None:
+        """Remove the pods whose removal KWOK lost in an outage: it tries once, a kubelet until they are gone."""
+        core, now = self._fleet.core, datetime.now(UTC)
+        with contextlib.suppress(*OUTAGE):
+            listed: Any = core.list_pod_for_all_namespaces(field_selector="spec.nodeName!=")
+            for pod in listed.items:
+                killed_at = pod.metadata.deletion_timestamp
+                if killed_at is not None and (now - killed_at).total_seconds() > OVERDUE_S:
+                    self.log.append(f"{time.monotonic():.2f} {pod.metadata.name} is removed, which KWOK forgot")
+                    at_once: Any = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod.metadata.uid}}
+                    core.delete_namespaced_pod(pod.metadata.name, pod.metadata.namespace, body=at_once)
 
     def alarms(self) -> list[str]:
         """Return the lines of the workers' logs that must not be there."""
@@ -263,10 +277,14 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
                 finally:
                     await asyncio.to_thread(weather.clear)
                     fine.set()
+                swept = time.monotonic()
                 while not all(future.done() for future in futures):
                     # The scheduler and the controller manager end some seconds after they lose the API server.
                     await asyncio.sleep(2)
                     await asyncio.to_thread(weather.restart_dead)
+                    if time.monotonic() - swept > OVERDUE_S:
+                        await asyncio.to_thread(weather.remove_overdue)
+                        swept = time.monotonic()
                 outcomes = [await asyncio.wrap_future(future) for future in futures]
             alarms = weather.alarms()
             for outcome in outcomes[:1]:
