@@ -181,21 +181,29 @@ async def test_what_admission_adds_to_pods_is_not_the_version(played: Lab, kind:
 
 
 async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
-    """A finalizer keeps an old pod of a StatefulSet: it is the reason, forward and back, until it is removed."""
-    await StatefulSetSubject(served, "set").create(2, pod={"terminationGracePeriodSeconds": 2})
-    name, soon = "set-1", {"minReady": "0s", "deadline": "5s"}
+    """A finalizer keeps an old pod of a StatefulSet: held past the deadline, and named, forward and back."""
+    soon = {"minReady": "0s", "deadline": "5s"}
 
-    def keep(by: list[str] | None) -> None:
+    def keep(name: str, by: list[str] | None) -> None:
         served.core.patch_namespaced_pod(name, served.namespace, {"metadata": {"finalizers": by}})
 
-    keep(["example.org/keep"])
-    async with served.rolled("set", kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness=soon) as case:
-        status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
-        assert status.reason.startswith(f"Deadline: {name}: was to be gone by "), status.reason
-        assert "its finalizers keep it: example.org/keep" in status.reason
-        keep(None)
-        await case.ends("RolledBack")
-    case.watcher.assert_within(1, 2)
+    async def one(name: str, *, back: bool) -> None:
+        await StatefulSetSubject(served, name).create(2, pod={"terminationGracePeriodSeconds": 2})
+        pod = f"{name}-1"
+        keep(pod, ["example.org/keep"])
+        async with served.rolled(name, kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness=soon) as case:
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert status.waiting_for.startswith(f"room: {pod}: was to be gone by "), status.waiting_for
+            assert status.waiting_for.endswith("; its finalizers keep it: example.org/keep"), status.waiting_for
+            if back:
+                await case.run.send("abort")
+                status = await case.run.until("it needs a person", lambda s: s.phase == "NeedsHuman")
+                assert f"{pod}: was to be gone by " in status.reason, status.reason
+            keep(pod, None)
+            await case.ends("Aborted" if back else "Completed")
+        case.watcher.assert_within(1, 2)
+
+    await asyncio.gather(one("kept", back=False), one("back", back=True))
 
 
 MAX_ANNOTATION_BYTES, FILLS = 262_144, "example.org/fills"

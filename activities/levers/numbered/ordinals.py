@@ -13,14 +13,14 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, has_ended, read_ended
 from activities.levers.controllers import idle
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at
+from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at, stuck
 from activities.levers.template import fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
 from segue.errors import Refused
 from segue.failures import diagnose, worst
-from segue.hindrance import Hindrance, hindrance_of
+from segue.hindrance import Hindrance, hindrance_of, with_stuck
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import Change, Rules
@@ -256,6 +256,9 @@ def read(
     hindrance = hindrance_of(others, coming)
     if absent or not hindrance.hindrance:
         hindrance = Hindrance(max(1, len(coming)), absent) if absent else worker
+    # No other pod gets its name before it is gone.
+    kept = stuck(numbered.pods, rules.readiness.deadline.total_seconds(), now, waits=True)
+    hindrance = with_stuck(hindrance, kept, sum(not each.name for each in coming))
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
