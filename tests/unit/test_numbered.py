@@ -568,9 +568,15 @@ def test_workers_of_a_lost_leader_are_not_of_its_group() -> None:
     workers = [pod_of_group(0, number, "3") for number in (1, 2)]
     for pod, made in ((leader, "2027-01-15T08:00:02Z"), *zip(workers, ("2027-01-15T08:00:01Z",) * 2, strict=True)):
         pod["metadata"]["creationTimestamp"] = made
+    for number, worker in enumerate(workers, start=1):
+        worker["metadata"]["name"] = f"llama-0-{number}"
     lever = LeaderWorkerSetLever(cast("Any", None))
     replica = lever.numbered(there.found, there.revisions, [leader, *workers]).running[0]
-    assert (replica.ready_since, replica.unready) == (None, "only 1 of the 3 pods of its group exist")
+    assert replica.ready_since is None
+    assert replica.unready == (
+        "only 1 of the 3 pods of its group exist; llama-0-1 of the former leader still exists, and no other pod can "
+        "have its name: delete it if it stays"
+    )
     for worker in workers:
         worker["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
     assert lever.numbered(there.found, there.revisions, [leader, *workers]).running[0].ready_since is not None

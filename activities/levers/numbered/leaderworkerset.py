@@ -295,6 +295,9 @@ def _size(leader: Object, workers: Iterable[Object]) -> int:
     return int(next((each for each in sizes if each), 1))
 
 
+_OLDER = "; {} of the former leader still exists, and no other pod can have its name: delete it if it stays"
+
+
 def _group(
     leader: Object, pods: list[Object], versions: dict[str, str], containers: Mapping[str, Collection[str]]
 ) -> Replica:
@@ -302,6 +305,7 @@ def _group(
 
     Workers that are older than their leader are those of a lost one: the garbage collector deletes them.
     """
+    former = min((str(pod["metadata"]["name"]) for pod in pods if made_at(pod) < made_at(leader)), default="")
     pods = [pod for pod in pods if made_at(pod) >= made_at(leader)]
     size = _size(leader, (pod for pod in pods if pod is not leader))
     key = leader["metadata"]["labels"].get(REVISION, "")
@@ -310,7 +314,7 @@ def _group(
     parts = [read_replica(pod, version, own) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
-    lacking = f"only {len(parts)} of the {size} pods of its group exist"
+    lacking = f"only {len(parts)} of the {size} pods of its group exist" + (_OLDER.format(former) if former else "")
     whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
     return Replica(
         name=leader["metadata"]["name"],

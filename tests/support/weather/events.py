@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _TRY_S = 20.0
 ANSWER_S = 20.0
 TO_ZERO = "set its weight to 0"
 """Said of a route that somebody changed before the rollout held it."""
+STAYS = re.compile(r"(\S+) of the former leader still exists, and no other pod can have its name: delete it")
+"""Said of a worker that the garbage collector does not delete."""
 LET_GO: dict[str, list[dict[str, Any]]] = {
     "Deployment": [
         {"strategy": {"rollingUpdate": {"maxUnavailable": "100%"}}},
@@ -126,12 +129,16 @@ class Events:
                 self.done.taken.add(uid)
             self.subject.lab.relabel(name, "crash-loop" if what == "pods-crash" else "never-ready")
 
-    def obey(self, waits_for: str) -> None:
+    def obey(self, told: str) -> None:
         """Do what a rollout asks a person for, beside an answer to it."""
-        if self.leading is not None and TO_ZERO in waits_for:
+        if self.leading is not None and TO_ZERO in told:
             self.note("the route is as it was before")
             with contextlib.suppress(*OUTAGE):
                 self.leading.put_back()
+        if (stays := STAYS.search(told)) is not None:
+            self.note(f"{stays[1]} is deleted")
+            with contextlib.suppress(*OUTAGE):
+                self._core.delete_namespaced_pod(stays[1], self.subject.lab.namespace)
 
     def mend(self) -> None:
         """Repair the broken pods that still exist, and undo what others did for a time."""

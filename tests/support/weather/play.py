@@ -383,7 +383,8 @@ class Player:
         while not ending.done() and time.monotonic() < ends:
             events.mend()
             last = await self._status(events.run) or last
-            await asyncio.to_thread(events.obey, self.status.waiting_for if self.status else "")
+            told = f"{self.status.waiting_for}; {self.status.reason}" if self.status else ""
+            await asyncio.to_thread(events.obey, told)
             answer = None if self.status is None or ending.done() else self._answer(self.status)
             if answer:
                 self.answered[answer] = time.monotonic()
