@@ -212,6 +212,14 @@ def test_controllers_learn_of_fewer_replicas_after_an_outage() -> None:
     assert _judged([*replaced, Moment(170, _pods(2)), Moment(172, _pods(2, 4))], fewer, outages=[(108.0, 119.0)])
 
 
+def test_controllers_scale_to_zero_late_after_an_outage() -> None:
+    """Somebody scaled to 0 and back in an outage: the controllers may see the first of it when the second is there."""
+    sizes, gone = [Size(0, 4), Size(112, 0), Size(114, 4)], [Moment(100, _pods(4)), Moment(132, _pods(0))]
+    assert _judged(gone, sizes)
+    assert not _judged(gone, sizes, outages=[(104.0, 113.0)])
+    assert _judged(gone, sizes, outages=[(118.0, 119.0)])
+
+
 def test_after_an_outage_any_number_may_pass_for_some_seconds() -> None:
     """A controller works off its backlog in any order: it may add before it removes."""
     backlog, away = [Moment(100, _pods(4)), Moment(112, _pods(4, 6)), Moment(112.5, _pods(4))], [(104.0, 111.0)]

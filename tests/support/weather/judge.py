@@ -202,6 +202,11 @@ def _replicas(sizes: Sequence[Size], since: float, until: float) -> list[int]:
     return before + [size.replicas for size in sizes if since < size.at <= until]
 
 
+def _known_since(seen: Seen, at: float) -> float:
+    """Return since when controllers may not have learned of changes of the replicas: monotonic seconds."""
+    return min((began for began, ended in seen.outages if began <= at <= ended + CATCHES_UP_S), default=at)
+
+
 def _under(seen: Seen) -> Iterable[str]:
     required = lost = 0
     earlier: Moment | None = None
@@ -215,7 +220,8 @@ def _under(seen: Seen) -> Iterable[str]:
         gained = sum(pod.is_ready and not (uid in before and before[uid].is_ready) for uid, pod in moment.pods.items())
         ready_since = {uid: ready_since.get(uid, moment.at) for uid, pod in moment.pods.items() if pod.is_ready}
         lost = max(0, lost - gained)
-        sizes = _replicas(seen.sizes, moment.at - IN_FLIGHT_S, moment.at + LATE_S)
+        known_since = min(_known_since(seen, moment.at) - LATE_S, moment.at - IN_FLIGHT_S)
+        sizes = _replicas(seen.sizes, known_since, moment.at + LATE_S)
         floor = max(0, min(map(seen.budget.floor, sizes)) - seen.unready_before)
         if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in (*seen.spoiled, *seen.catching_up)):
             required = 0
@@ -279,8 +285,7 @@ def _over(seen: Seen) -> Iterable[str]:
     allowed = most = 0
     over_since: float | None = None
     for moment in seen.moments:
-        known_since = min((began for began, ended in seen.outages if began <= moment.at <= ended + CATCHES_UP_S),
-                          default=moment.at) - LATE_S  # fmt: skip
+        known_since = _known_since(seen, moment.at) - LATE_S
         ceiling = max(map(seen.budget.ceiling, _replicas(seen.sizes, known_since, moment.at + LATE_S)))
         if any(at - LATE_S <= moment.at <= at + SPOILED_S for at in seen.spoiled):
             ceiling = max(ceiling, moment.total)
