@@ -268,6 +268,7 @@ def test_what_a_job_waits_for(status: dict[str, Any], why: str) -> None:
 
 
 LONG = ["w", "a.", "-eyJ", "token", "token.", "token=", "token ", "://a:", "a:b@", "-----BEGIN PRIVATE KEY-----", 'a"=']
+LONG += ["token='", "token='\\", "token=['", "--token '", "'token', ", "https://a", "?sig="]
 
 
 @pytest.mark.parametrize("part", LONG)

@@ -251,6 +251,15 @@ def test_a_scale_stays_within_the_bounds_and_glass_has_its_own_list() -> None:
         refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message="resume", by="bob", breaks_glass=True)
 
 
+def test_glass_of_a_rule_without_freezes_is_no_way_around_its_list() -> None:
+    """There it overrules nothing: it would only resume what a person paused, or what failed."""
+    spec = rollout().spec
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "freezes", to=[]), "p")
+    with pytest.raises(Refused, match="may not resume here"):
+        refuse_message(policy, spec.target, NO_LABELS, spec.strategy, message="resume", by="eve", breaks_glass=True)
+    refuse_message(policy, spec.target, NO_LABELS, spec.strategy, message="resume", by="alice", breaks_glass=True)
+
+
 def test_which_freeze_holds() -> None:
     """The night holds starts and pauses what runs; the weekend refuses starts, and lets what runs finish."""
     target = rollout().spec.target
