@@ -58,15 +58,19 @@ class Freeze(Model):
             raise wrong("to", self.end, f"is not after from ({self.begin})", "write a later time")
         return self
 
-    def until(self, now: float) -> str:
-        """Return when the freeze that is in effect at ``now`` ends, for a person; empty while it is not in effect."""
-        local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.time_zone)).replace(tzinfo=None)
+    def ends(self, now: float) -> datetime | None:
+        """Return the end of the freeze that is in effect at ``now`` (seconds since the epoch); None without one."""
+        zone = ZoneInfo(self.time_zone)
+        local = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
         begin, end = (_latest(text, local) for text in (self.begin, self.end))
         if _form(self.begin) == "date":
-            ends = end if begin <= local < end else None
-        else:
-            # The latest begin is after the latest end: the freeze has begun, and not ended since.
-            ends = end + _period(self.end) if begin > end else None
+            return end.replace(tzinfo=zone) if begin <= local < end else None
+        # The latest begin is after the latest end: the freeze has begun, and not ended since.
+        return (end + _period(self.end)).replace(tzinfo=zone) if begin > end else None
+
+    def until(self, now: float) -> str:
+        """Return when the freeze that is in effect at ``now`` ends, for a person; empty while it is not in effect."""
+        ends = self.ends(now)
         return "" if ends is None else f"{ends:%a %Y-%m-%d %H:%M} {self.time_zone}"
 
 

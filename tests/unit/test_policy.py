@@ -276,6 +276,17 @@ def test_which_freeze_holds() -> None:
     )
 
 
+def test_of_several_freezes_the_one_that_ends_last_is_told() -> None:
+    """A person plans by that time, which is compared across time zones."""
+    freezes = [
+        {"name": "night", "from": "22:00", "to": "06:00", "timeZone": "Europe/Berlin", "running": "pause"},
+        {"name": "day-off", "from": "2026-11-25 20:00", "to": "2026-11-26 05:30", "running": "pause"},
+    ]
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "freezes", to=freezes), "p")
+    held = holding(policy, rollout().spec.target, NO_LABELS, NIGHT, moved=True)
+    assert held == "freeze day-off of rule production, until Thu 2026-11-26 05:30 UTC"
+
+
 WINDOWS = {
     "before it": ("Fri 16:00", "Mon 08:00", "2026-11-27 15:59", ""),
     "at its begin": ("Fri 16:00", "Mon 08:00", "2026-11-27 16:00", "Mon 2026-11-30 08:00"),
