@@ -45,8 +45,11 @@ _KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----EN
 
 
 def masked(text: str) -> str:
-    """Return the text with what looks like a secret masked: by its name, its form, or as part of an address."""
-    text = _without_named(_KEY_BLOCK.sub(MASK, text))
+    """Return the text with what looks like a secret masked: by its name, its form, or as part of an address.
+
+    Half of a character, which no message to Temporal can hold, becomes a question mark.
+    """
+    text = _without_named(_KEY_BLOCK.sub(MASK, text.encode(errors="replace").decode()))
     text = _BEARER.sub(lambda m: f"{m[1]} {MASK}", text)
     text = _SIGNED.sub(lambda m: f"{m[1]}={MASK}", _HOOK.sub(MASK, text))
     return _KNOWN.sub(MASK, _IN_ADDRESS.sub(MASK, text))

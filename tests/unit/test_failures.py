@@ -378,6 +378,7 @@ SECRETS = [
     ("tokenizer='org/model', tokenizer_mode=auto", "tokenizer='org/model', tokenizer_mode=auto"),
     ("see https://host/x?mail=a@b.example", "see https://host/x?mail=a@b.example"),
     ("ssh://git@git.example/x", "ssh://git@git.example/x"),
+    ("half of an emoji \ud83d", "half of an emoji ?"),
 ]
 
 
