@@ -60,7 +60,6 @@ def read_object(document: Any, source: str = "", own: OwnProfile | None = None) 
     if not isinstance(document, dict):
         raise Refused("is not a mapping", field=source, fix="write apiVersion, kind, metadata and spec")
     _refuse_other_kind(document, source)
-    _refuse_unwritable(document, source)
     document, standing = _apart(_placed(document, source), source)
     return _rollout_of(document, source, own), standing
 
@@ -183,6 +182,7 @@ def _rollout_of(document: dict[Any, Any], source: str, own: OwnProfile | None) -
         raise
     if layers:
         document = {**document, "spec": resolved(document["spec"], layers)}
+    _refuse_unwritable(document, source)
     try:
         return Rollout.model_validate(document)
     except ValidationError as error:
