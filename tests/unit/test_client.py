@@ -59,7 +59,7 @@ async def test_an_invalid_message_is_refused_with_its_field() -> None:
 
 async def test_images_beside_a_change_are_refused() -> None:
     """They were left out, and another version than the one named was rolled."""
-    with pytest.raises(Refused, match="images: .*: cannot be combined with change; put the images into change"):
+    with pytest.raises(Refused, match=r"images: .*: cannot be combined with change; put the images into change"):
         await NAMED.retarget("serving/chat", change={"env": {"a": {"B": "1"}}}, images={"a": "b:2"})
 
 
