@@ -62,11 +62,17 @@ class Freeze(Model):
         """Return the end of the freeze that is in effect at ``now`` (seconds since the epoch); None without one."""
         zone = ZoneInfo(self.time_zone)
         local = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
-        begin, end = (_latest(text, local) for text in (self.begin, self.end))
+        begin, period = _latest(self.begin, local), _period(self.begin)
         if _form(self.begin) == "date":
-            return end.replace(tzinfo=zone) if begin <= local < end else None
-        # The latest begin is after the latest end: the freeze has begun, and not ended since.
-        return (end + _period(self.end)).replace(tzinfo=zone) if begin > end else None
+            windows = [(begin, _latest(self.end, local))]
+        else:
+            begins = (begin + period, begin, begin - period)
+            windows = [(each, _latest(self.end, each) + period) for each in begins]
+        # Compared as instants: when the clocks go back, a local time comes twice, and counts the first time.
+        for begins_at, ends_at in ((each.replace(tzinfo=zone) for each in window) for window in windows):
+            if begins_at.timestamp() <= now < ends_at.timestamp():
+                return ends_at
+        return None
 
     def until(self, now: float) -> str:
         """Return when the freeze that is in effect at ``now`` ends, for a person; empty while it is not in effect."""

@@ -316,6 +316,26 @@ def test_a_window_follows_the_clock_on_the_wall() -> None:
     assert freeze.until(at("2026-07-01 16:30", "UTC")) and not freeze.until(at("2026-07-01 17:30", "UTC"))
 
 
+@pytest.mark.parametrize(
+    ("begin", "end", "inside", "outside"),
+    [
+        ("22:00", "02:30", ("2026-10-24 23:59", "2026-10-25 00:29"), ("2026-10-25 00:31", "2026-10-25 01:29")),
+        ("02:15", "06:00", ("2026-10-25 00:16", "2026-10-25 01:05", "2026-10-25 04:59"), ("2026-10-25 00:14",)),
+        ("Sat 22:00", "Sun 02:30", ("2026-10-25 00:29",), ("2026-10-25 00:31", "2026-10-25 01:15")),
+        ("2026-10-20 10:00", "2026-10-25 02:30", ("2026-10-25 00:29",), ("2026-10-25 00:31", "2026-10-25 01:15")),
+        # When the clocks go forward, 02:30 does not come: it counts when it would have come.
+        ("22:00", "02:30", ("2026-03-29 01:29",), ("2026-03-29 01:31",)),
+    ],
+)
+def test_a_local_time_that_comes_twice_counts_once(
+    begin: str, end: str, inside: tuple[str, ...], outside: tuple[str, ...]
+) -> None:
+    """A freeze does not begin again when the clocks go back. The given times are of UTC."""
+    freeze = Freeze.model_validate({"name": "f", "from": begin, "to": end, "timeZone": "Europe/Berlin"})
+    assert all(freeze.until(at(each, "UTC")) for each in inside)
+    assert not any(freeze.until(at(each, "UTC")) for each in outside)
+
+
 def test_an_empty_policy_governs_nothing() -> None:
     assert NO_POLICY.of(rollout().spec.target, NO_LABELS) == () and Policy().rules == ()
 
