@@ -15,7 +15,7 @@ import aiohttp
 from temporalio import activity
 
 from activities.gates.unreached import reason_of
-from activities.webhook_http import posted, trust
+from activities.webhook_http import posted, signing_key, trust
 from segue.errors import Refused, Unanswered
 from segue.gates.webhook_settings import Webhook
 from segue.naming import page_of
@@ -63,7 +63,7 @@ class Notifier:
 
     async def _check(self, receiver: Receiver) -> None:
         if isinstance(receiver, Webhook):
-            receiver.secret_file.read_bytes()
+            signing_key(receiver)
             trust(receiver)
         else:
             await self._in_thread(_service, receiver.address_file)
@@ -95,12 +95,15 @@ async def _post(name: str, webhook: Webhook, notice: Notice, page: str) -> None:
             asyncio.timeout(webhook.timeout_s),
             posted(webhook, cloud_event(notice, page), notice.key, CONTENT_TYPE) as response,
         ):
-            if not 200 <= response.status < 300:
-                raise Unanswered(f"the receiver {name} answers {response.status} instead of 2xx")
+            status = response.status
+    except Unanswered as error:
+        raise Unanswered(f"the receiver {name} {error}") from error
     except TimeoutError as error:
         raise Unanswered(f"the receiver {name} did not answer within {webhook.timeout_s:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
         raise Unanswered(f"the receiver {name} cannot be reached: {reason_of(error)}") from error
+    if not 200 <= status < 300:
+        raise Unanswered(f"the receiver {name} answers {status} instead of 2xx")
 
 
 # --- Apprise, in a thread ---------------------------------------------------------------------------------
@@ -139,7 +142,10 @@ def _service(address_file: Path) -> Any:
     _quiet()
     import apprise  # noqa: PLC0415 - a third of a second, and only workers with such a receiver need it
 
-    address = address_file.read_text().strip()
+    try:
+        address = address_file.read_text("utf-8-sig").strip()
+    except UnicodeDecodeError:  # its own text holds a part of the address
+        raise Unanswered(f"{address_file} is not UTF-8 text; save it as UTF-8") from None
     service = apprise.Apprise.instantiate(address, asset=apprise.AppriseAsset(app_id="Segue", async_mode=False))
     if service is None:
         raise Unanswered(f"{address_file} does not hold a valid address of Apprise, such as slack://…")

@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp_retry import ExponentialRetry, RetryClient
 
 from segue import __version__
+from segue.errors import Unanswered
 from segue.gates.webhook_settings import KEY, SIGNATURE, Webhook, signature
 
 _TRIES = ExponentialRetry(attempts=3, start_timeout=0.2, exceptions={aiohttp.ClientConnectionError})
@@ -25,6 +26,21 @@ def trust(webhook: Webhook) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=webhook.ca_file)
 
 
+def signing_key(webhook: Webhook) -> bytes:
+    """Return the key that signs a webhook's requests.
+
+    Raises:
+        OSError: when its file cannot be read.
+        Unanswered: when that is empty: anybody could sign with an empty key.
+    """
+    key = webhook.secret_file.read_bytes().strip()
+    if not key:
+        raise Unanswered(
+            f"has an empty secret_file ({webhook.secret_file}), which must hold the key that signs requests"
+        )
+    return key
+
+
 @asynccontextmanager
 async def posted(
     webhook: Webhook, body: bytes, key: str, content_type: str = "application/json"
@@ -32,16 +48,16 @@ async def posted(
     """Send one request, and again if the server could not be reached or failed. Redirects are not followed.
 
     Raises:
-        aiohttp.ClientError, OSError.
+        aiohttp.ClientError, OSError, Unanswered: as ``signing_key``.
     """
-    secret, trusted = await asyncio.gather(
-        asyncio.to_thread(webhook.secret_file.read_bytes), asyncio.to_thread(trust, webhook)
+    key_bytes, trusted = await asyncio.gather(
+        asyncio.to_thread(signing_key, webhook), asyncio.to_thread(trust, webhook)
     )
     headers = {
         "Content-Type": content_type,
         "User-Agent": f"segue/{__version__}",
         KEY: key,
-        SIGNATURE: signature(secret.strip(), body, int(time.time())),
+        SIGNATURE: signature(key_bytes, body, int(time.time())),
     }
     # Webhooks use no proxy of the worker's environment, and no cookies.
     connector = aiohttp.TCPConnector(ssl=trusted)

@@ -58,15 +58,25 @@ class Freeze(Model):
             raise wrong("to", self.end, f"is not after from ({self.begin})", "write a later time")
         return self
 
+    def ends(self, now: float) -> datetime | None:
+        """Return the end of the freeze that is in effect at ``now`` (seconds since the epoch); None without one."""
+        zone = ZoneInfo(self.time_zone)
+        local = datetime.fromtimestamp(now, UTC).astimezone(zone).replace(tzinfo=None)
+        begin, period = _latest(self.begin, local), _period(self.begin)
+        if _form(self.begin) == "date":
+            windows = [(begin, _latest(self.end, local))]
+        else:
+            begins = (begin + period, begin, begin - period)
+            windows = [(each, _latest(self.end, each) + period) for each in begins]
+        # Compared as instants: when the clocks go back, a local time comes twice, and counts the first time.
+        for begins_at, ends_at in ((each.replace(tzinfo=zone) for each in window) for window in windows):
+            if begins_at.timestamp() <= now < ends_at.timestamp():
+                return ends_at
+        return None
+
     def until(self, now: float) -> str:
         """Return when the freeze that is in effect at ``now`` ends, for a person; empty while it is not in effect."""
-        local = datetime.fromtimestamp(now, UTC).astimezone(ZoneInfo(self.time_zone)).replace(tzinfo=None)
-        begin, end = (_latest(text, local) for text in (self.begin, self.end))
-        if _form(self.begin) == "date":
-            ends = end if begin <= local < end else None
-        else:
-            # The latest begin is after the latest end: the freeze has begun, and not ended since.
-            ends = end + _period(self.end) if begin > end else None
+        ends = self.ends(now)
         return "" if ends is None else f"{ends:%a %Y-%m-%d %H:%M} {self.time_zone}"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 from segue import contract, messages
 from segue.client import Rollouts, Started, Tell
 from segue.connection import CONNECT_S, connect
+from segue.errors import Refused
 from segue.files import PROFILES, profile_in_files, read_spec
 from segue.messages import Message, message_of
 from segue.naming import check_cluster, ids_named, whoami
@@ -111,7 +112,10 @@ class Client(Rollouts):
         The change is added to the current change, or with ``onto_baseline`` to the baseline. ``baseline`` rolls back.
         ``accept`` names lint rules whose errors do not refuse the retarget.
         """
-        wanted = {"images": images} if change is None and images is not None else change
+        if change is not None and images is not None:
+            fix = "put the images into change, or leave change out"
+            raise Refused("cannot be combined with change", field="images", value=dict(images), fix=fix)
+        wanted = {"images": images} if images is not None else change
         fields = {"change": wanted, "strategy": strategy, "baseline": baseline, "onto_baseline": onto_baseline}
         return await self.tell(name, messages.RetargetTo, **fields, accept=accept, reason=reason)
 

@@ -5,6 +5,7 @@ The worker's settings hold it. The worker checks it at each start and each messa
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -58,6 +59,15 @@ class Limits(Model):
     )
 
 
+class ActiveFreeze(NamedTuple):
+    """A freeze in effect."""
+
+    freeze: Freeze
+    text: str
+    """What to say of it."""
+    ends: datetime
+
+
 class PolicyRule(Model):
     """What holds for the targets that it matches. People, names and values of labels may contain `*`."""
 
@@ -97,12 +107,13 @@ class PolicyRule(Model):
         """Whether namespace and name match; the labels decide the rest."""
         return _any(self.namespaces, target.namespace) and _any(self.names, target.name)
 
-    def active(self, now: float) -> Iterator[tuple[Freeze, str]]:
+    def active(self, now: float) -> Iterator[ActiveFreeze]:
         """Yield each freeze in effect, and what to say of it."""
         for freeze in self.freezes:
-            until = freeze.until(now)
-            if until:
-                yield freeze, f"freeze {freeze.name} of rule {self.name}, until {until}"
+            ends = freeze.ends(now)
+            if ends is not None:
+                text = f"freeze {freeze.name} of rule {self.name}, until {freeze.until(now)}"
+                yield ActiveFreeze(freeze, text, ends)
 
 
 class Policy(Model):
@@ -196,7 +207,7 @@ def start_warnings(policy: Policy, request: PolicyRequest, now: float) -> tuple[
         return ()
     rules = policy.of(request.target, request.labels)
     return tuple(
-        f"the {text} holds it" for rule in rules for freeze, text in rule.active(now) if freeze.start is Starts.HOLD
+        f"the {each.text} holds it" for rule in rules for each in rule.active(now) if each.freeze.start is Starts.HOLD
     )
 
 
@@ -219,7 +230,7 @@ def _frozen(rule: PolicyRule, request: PolicyRequest, now: float) -> Iterator[Re
         if rule.freezes and not _may(rule.break_glass, request.by):
             yield _unlisted(rule, "break the glass", request.by, rule.break_glass)
         return
-    for freeze, text in rule.active(now):
+    for freeze, text, _ in rule.active(now):
         if freeze.start is Starts.REFUSE or request.retargets:
             may = ", ".join(rule.break_glass) or "nobody"
             how = "run `segue resume --break-glass` first" if request.retargets else "start with --break-glass REASON"
@@ -296,11 +307,11 @@ def refuse_message(
     """
     for rule in policy.of(target, labels):
         list_name = GUARDED.get(message)
-        people = getattr(rule, list_name) if list_name else None
-        if breaks_glass:
-            people, message = rule.break_glass if rule.freezes else None, "break the glass"
+        people, what = getattr(rule, list_name) if list_name else None, message
+        if breaks_glass and rule.freezes:
+            people, what = rule.break_glass, "break the glass"
         if not _may(people, by):
-            raise _unlisted(rule, message, by, people)
+            raise _unlisted(rule, what, by, people)
         if replicas is not None:
             raise_first(_beyond(rule, strategy, replicas))
 
@@ -317,13 +328,16 @@ def raise_first(found: Iterable[Refused]) -> None:
 def holding(policy: Policy, target: Target, labels: Labels, now: float, *, moved: bool) -> str:
     """Return which freeze holds a rollout on its way forward, and until when; empty if none does.
 
-    ``moved``: whether it has changed its target; before that, a freeze that holds starts holds it too.
+    Of several, it is the one that ends last: after each other one, the rollout is still held. ``moved``: whether it has
+    changed its target; before that, a freeze that holds starts holds it too.
     """
-    for rule in policy.of(target, labels):
-        for freeze, text in rule.active(now):
-            if freeze.running is Running.PAUSE or (not moved and freeze.start is Starts.HOLD):
-                return text
-    return ""
+    found = [
+        each
+        for rule in policy.of(target, labels)
+        for each in rule.active(now)
+        if each.freeze.running is Running.PAUSE or (not moved and each.freeze.start is Starts.HOLD)
+    ]
+    return max(found, key=lambda each: each.ends).text if found else ""
 
 
 # --- people and patterns ------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def exchanged(spec: Spec, rules: Rules | None) -> Spec:
     if not isinstance(target, PairTarget):
         raise TypeError("only a pair has two sides")
     kept = rules or spec.rules
-    back = PairTarget(namespace=target.namespace, old=target.new, new=target.old)
+    back = target.model_copy(update={"name": target.new, "old": target.new, "new": target.old})
     given = {
         "target": back.model_dump(),
         **dict(kept),

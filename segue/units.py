@@ -34,7 +34,12 @@ def parse_duration(value: Any) -> timedelta:
 
 def format_duration(value: timedelta) -> str:
     """Write a duration as ``parse_duration`` reads it: ``timedelta(seconds=90)`` is ``1m30s``."""
-    return durationpy.to_str(value) if value else "0s"
+    if not value or value.microseconds % 1000 == 0:
+        return durationpy.to_str(value) if value else "0s"
+    # The library rounds these to six digits, or writes a unit that is refused.
+    whole = value - timedelta(microseconds=value.microseconds, seconds=value.seconds % 60)
+    minutes = durationpy.to_str(whole) if whole else ""
+    return f"{minutes}{value.seconds % 60}.{value.microseconds:06}".rstrip("0") + "s"
 
 
 def parse_amount(value: Any) -> int | str:

@@ -8,7 +8,7 @@ import aiohttp
 
 from activities.gates.base import GateContext
 from activities.gates.unreached import reason_of
-from activities.webhook_http import posted, trust
+from activities.webhook_http import posted, signing_key, trust
 from segue.errors import Refused, Unanswered
 from segue.gates.question import Answer, Question, question_of, read_answer, unanswered
 from segue.gates.verdict import Verdict
@@ -36,9 +36,9 @@ class WebhookAsker:
             fix = f"use one from the worker's settings ({known}), or add it to SEGUE_WEBHOOKS"
             raise Refused("is not among the worker's webhooks", field=f"{field}.webhook.name", value=gate.name, fix=fix)
         try:
-            webhook.secret_file.read_bytes()
+            signing_key(webhook)
             trust(webhook)
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ssl.SSLError, Unanswered) as error:
             fix = f"correct SEGUE_WEBHOOKS on the worker: {error}"
             raise Refused("has unusable settings", field=f"{field}.webhook.name", value=gate.name, fix=fix) from error
 

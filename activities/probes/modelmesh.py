@@ -3,6 +3,7 @@
 https://github.com/kserve/modelmesh/blob/main/src/main/java/com/ibm/watson/modelmesh/Metric.java
 """
 
+import math
 import re
 
 from activities.probes.base import ProbeRequest
@@ -25,6 +26,15 @@ def counts(reply: Reply) -> tuple[int, int] | None:
         return None
     sums: dict[str, float] = {}
     for name, _, value in _LINE.findall(reply.text):
-        sums[name] = sums.get(name, 0.0) + float(value)
+        sums[name] = sums.get(name, 0.0) + _count(value)
     loaded, failed = (max((int(sums.get(n, 0)) for n in names), default=0) for names in (_LOADED, _FAILED))
     return loaded, failed
+
+
+def _count(text: str) -> float:
+    """Return a sample's value; 0 for what is not a number, or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if math.isfinite(value) else 0.0

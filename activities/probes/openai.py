@@ -25,6 +25,7 @@ _ERROR_LINES = ("event:error", "error:")
 """How a line of a stream begins, without spaces, if the data after it, or the line itself, is an error."""
 _GIVEN_UP = ("error", "abort")
 """Values of ``finish_reason`` by which a server says that it gave the answer up."""
+_TEXTS = ("content", "text", "reasoning_content", "reasoning")
 
 
 def steps(asks: OpenAI) -> list[Step]:
@@ -124,6 +125,6 @@ def _texts(document: dict[str, Any]) -> list[str]:
     texts = []
     for choice in _choices(document):
         part = choice.get("delta") or choice.get("message") or choice
-        each = [part.get(key) for key in ("content", "text", "reasoning_content", "reasoning")]
+        each = [part.get(key) for key in _TEXTS] if isinstance(part, dict) else []
         texts += [text for text in each if isinstance(text, str) and text]
     return texts

@@ -11,6 +11,7 @@ from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply, boun
 from segue.spec.serving import Expected, TfServing
 
 _LOADING = {"START", "LOADING"}
+_MAX_DIGITS = 20
 
 
 def steps(asks: TfServing) -> list[Step]:
@@ -79,9 +80,14 @@ def state(name: str, reply: Reply) -> ModelSeen | None:
     versions = _versions(document)
     if reply.status != 200 or not versions:
         return None
-    newest = max(versions, key=lambda v: (v["version"].isdigit(), int(v["version"]) if v["version"].isdigit() else 0))
+    newest = max(versions, key=lambda v: _number(v["version"]))
     if newest["state"] == "AVAILABLE":
         return ModelSeen(name, LoadStanding.LOADED)
     if newest["state"] in _LOADING:
         return ModelSeen(name, LoadStanding.LOADING)
     return ModelSeen(name, LoadStanding.FAILED if newest["why"] else LoadStanding.UNAVAILABLE, newest["why"])
+
+
+def _number(version: str) -> int:
+    """Return the number of a version, which has at most 64 bits; -1 for any other text."""
+    return int(version) if version.isascii() and version.isdigit() and len(version) <= _MAX_DIGITS else -1

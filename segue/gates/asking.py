@@ -24,6 +24,10 @@ MAX_WINDOWS = 12
 _SAFE = "[b-df-hj-np-tv-xz24-9]"
 """Kubernetes' alphabet for generated names: no vowels, no characters that look alike (apimachinery, util/rand)."""
 _MADE = re.compile(rf"^(?P<set>.+-(?P<hash>{_SAFE}{{3,10}}))-{_SAFE}{{5}}$")
+_MADE_LENGTH, _RANDOM = 63, 5
+"""A pod's name ends with five random characters; the API server cuts what is before them, to make room for them."""
+_TELLING = 5
+"""So many characters of a ReplicaSet's hash tell one version from another."""
 _NOBODY = "-"
 """Matches no pod, and no series that lacks the label."""
 
@@ -117,12 +121,12 @@ def _queries(
         "namespace": target.namespace,
         "target": target.name,
         "interval": duration(interval_s),
-        "pods": either(found),
+        "pods": either(found, _deployment(side, target)),
         "side": _side(side, target, pods, [replica.name for replica in without]),
     }
     needs = metric.needs
     if "revision" in needs:
-        values["revision"] = _revision(found)
+        values["revision"] = _revision(found, _deployment(side, target))
     if "service" in needs:
         values["service"] = _service(side, rules)
     return tuple(filled(query, values) for query in metric.templates)
@@ -132,26 +136,63 @@ def _side(side: SideName, target: Target, pods: Pods, without: Sequence[str]) ->
     """Return the label matchers that select one side's pods."""
     labels = [f'namespace="{target.namespace}"']
     names = [replica.name for replica in (pods.new if side == "new" else pods.old)]
-    if side == "old" and target.kind in {"Deployment", "DeploymentPair"}:
-        name = target.old if isinstance(target, PairTarget) else target.name
-        labels.append(f'pod=~"{plain(name)}-{_SAFE}{{3,10}}-{_SAFE}{{5}}"')
+    owner = _deployment(side, target)
+    if side == "old" and owner:
+        labels.append(f'pod=~"{_all_of(owner)}"')
         if target.kind == "Deployment" and pods.new:
-            labels.append(f'pod!~"{either([replica.name for replica in pods.new])}"')
+            labels.append(f'pod!~"{either([replica.name for replica in pods.new], owner)}"')
     else:
-        labels.append(f'pod=~"{either(names)}"')
+        labels.append(f'pod=~"{either(names, owner)}"')
     if without:
         labels.append(f'pod!~"{"|".join(plain(name) for name in sorted(without))}"')
     return ", ".join(labels)
 
 
-def either(names: Iterable[str]) -> str:
-    """Return a regular expression that matches these pods: by ReplicaSet if they have one, else by name."""
-    return "|".join(sorted({_shape(name) for name in names})) or _NOBODY
+def _deployment(side: SideName, target: Target) -> str:
+    """Return the name of the Deployment whose pods one side are; empty for other kinds."""
+    if isinstance(target, PairTarget):
+        return target.old if side == "old" else target.new
+    return target.name if target.kind == "Deployment" else ""
 
 
-def _shape(name: str) -> str:
-    made = _MADE.match(name)
-    return f"{plain(made['set'])}-{_SAFE}{{5}}" if made else plain(name)
+def _all_of(owner: str) -> str:
+    """Return a regular expression that matches all pods of a Deployment, also of one whose name is long."""
+    usual = f"{plain(owner)}-{_SAFE}{{3,10}}-{_SAFE}{{{_RANDOM}}}"
+    room = _room(owner)
+    if room > 10:
+        return usual
+    cut = f"{plain(owner)}-{_SAFE}{{{room + _RANDOM}}}" if room >= 0 else f"{plain(_cut(owner))}{_SAFE}{{{_RANDOM}}}"
+    return f"{usual}|{cut}" if room > 3 else cut
+
+
+def _room(owner: str) -> int:
+    """Return how many characters of a ReplicaSet's hash fit into a pod's name; negative if not even the owner's do."""
+    return _MADE_LENGTH - _RANDOM - len(owner) - 1
+
+
+def _cut(name: str) -> str:
+    return name[: _MADE_LENGTH - _RANDOM]
+
+
+def either(names: Iterable[str], owner: str = "") -> str:
+    """Return a regular expression that matches these pods: by ReplicaSet if their names tell it, else by name.
+
+    ``owner`` is their Deployment; empty if it is not known.
+    """
+    return "|".join(sorted({_shape(name, owner) for name in names})) or _NOBODY
+
+
+def _shape(name: str, owner: str) -> str:
+    made = _made(name, owner)
+    if made:
+        return f"{plain(made['set'])}-{_SAFE}{{{_RANDOM}}}"
+    is_cut = len(name) == _MADE_LENGTH and name.startswith(f"{owner}-") and _TELLING <= _room(owner) <= 10
+    return f"{plain(_cut(name))}{_SAFE}{{{_RANDOM}}}" if owner and is_cut else plain(name)
+
+
+def _made(name: str, owner: str) -> re.Match[str] | None:
+    """Return the parts of a pod's name; None if it does not tell its ReplicaSet."""
+    return None if owner and _room(owner) < 1 else _MADE.match(name)
 
 
 def plain(name: str) -> str:
@@ -164,8 +205,8 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
 
 
-def _revision(names: Sequence[str]) -> str:
-    found = sorted({made["hash"] for made in map(_MADE.match, names) if made})
+def _revision(names: Sequence[str], owner: str) -> str:
+    found = sorted({made["hash"] for name in names if (made := _made(name, owner))})
     if not found:
         raise Unanswerable("{{revision}}: this target's pods have no ReplicaSet hash in their names; use {{side}}")
     return "|".join(found)

@@ -247,6 +247,9 @@ def shown(value: Any) -> str:
 
 
 def bounded(text: str) -> str:
-    """Return a text on one line, shortened to at most ``MAX_TOLD`` characters for the history."""
-    line = " ".join(text.split())
+    """Return a text on one line, shortened to at most ``MAX_TOLD`` characters for the history.
+
+    JSON may hold half of a character (a server may cut a token's text there), which no history can hold.
+    """
+    line = " ".join(text.encode(errors="replace").decode().split())
     return line if len(line) <= MAX_TOLD else f"{line[: MAX_TOLD - 3]}..."

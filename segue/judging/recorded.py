@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from segue.errors import Refused
 from segue.judging.evidence import Count, CountSeries, HistogramSeries, Series, ValueSeries
 from segue.spec import refusal
 from segue.spec.judgement import MAX_INTERVALS, Kind
 
-_SERIES: TypeAdapter[Series] = TypeAdapter(Series)
+_SERIES: dict[Kind, type[Series]] = {"counts": CountSeries, "histogram": HistogramSeries, "values": ValueSeries}
+_MAX_TIME_S = 1e12
 _HOW = "give a series that Segue recorded, or the JSON answer of Prometheus' /api/v1/query_range"
 _Column = dict[int, float]
 """Values by the index of their interval."""
@@ -81,13 +82,13 @@ def _later(series: Series, missing: int) -> Series:
 
 
 def _own(document: dict[str, Any], kind: Kind, source: str) -> Series:
+    given = document.get("kind", kind)
+    if given != kind:
+        raise Refused(f"is not {kind}", field=f"{source}: kind", value=given, fix="name the file of this metric")
     try:
-        series = _SERIES.validate_python({"kind": kind, "source": source, **document})
+        return _SERIES[kind].model_validate({"source": source, **document})
     except ValidationError as error:
         raise refusal(error, source) from error
-    if series.kind != kind:
-        raise Refused(f"is not {kind}", field=f"{source}: kind", value=series.kind, fix="name the file of this metric")
-    return series
 
 
 def _matrix(document: Any, source: str) -> list[Any]:
@@ -141,12 +142,16 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
 
 
 def _edge(series: Any, source: str) -> float:
-    given = series.get("metric", {}).get("le") if isinstance(series, dict) else None
+    labels = series.get("metric") if isinstance(series, dict) else None
+    given = labels.get("le") if isinstance(labels, dict) else None
     try:
-        return float(given)  # type: ignore[arg-type] # anything but a number is refused below
-    except (TypeError, ValueError):
+        edge = float(given)  # type: ignore[arg-type] # anything but a number is refused below
+    except (TypeError, ValueError, OverflowError):
+        edge = math.nan
+    if math.isnan(edge) or edge == -math.inf:
         fix = "query the buckets, summed by (le)"
-        raise Refused("is not a bucket edge", field=f"{source}: le", value=given or "", fix=fix) from None
+        raise Refused("is not a bucket edge", field=f"{source}: le", value=given or "", fix=fix)
+    return edge
 
 
 def _grid(found: list[Any], source: str) -> RecordedGrid:
@@ -167,6 +172,10 @@ def _column(series: Any, grid: RecordedGrid, source: str) -> _Column:
 
 def _points(series: Any, source: str) -> list[tuple[float, float]]:
     try:
-        return [(float(time), float(value)) for time, value in series["values"]]
-    except (TypeError, ValueError, KeyError) as error:
+        points = [(float(time), float(value)) for time, value in series["values"]]
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise Refused("has a series without [time, value] pairs", field=source, fix=_HOW) from error
+    wrong = next((time for time, _ in points if not abs(time) <= _MAX_TIME_S), None)
+    if wrong is not None:
+        raise Refused("is not a time in seconds since the epoch", field=source, value=wrong, fix=_HOW)
+    return points

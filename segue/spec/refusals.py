@@ -1,5 +1,6 @@
 """Reads a spec file, and turns a validation error into field, value and fix."""
 
+import math
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple
@@ -69,6 +70,33 @@ def _refuse_other_kind(document: dict[Any, Any], source: str) -> None:
     if kind != KIND:
         fix = "write 'Rollout', or give the file of a rollout; `segue schema` describes it"
         raise _in(source, Refused("is not the kind of a rollout", field="kind", value=kind, fix=fix))
+
+
+def _refuse_unwritable(document: dict[Any, Any], source: str) -> None:
+    """Refuse what YAML and Python can hold, but not the JSON that goes to the worker."""
+    rest: list[tuple[tuple[int | str, ...], Any]] = [((), document)]
+    while rest:
+        loc, value = rest.pop()
+        if isinstance(value, dict):
+            rest += [((*loc, str(key)), each) for key, each in value.items()]
+            value = next((key for key in value if isinstance(key, str) and not _is_text(key)), None)
+        elif isinstance(value, list | tuple):
+            rest += [((*loc, index), each) for index, each in enumerate(value)]
+        why, fix = "", ""
+        if isinstance(value, str) and not _is_text(value):
+            why, fix = "has half of a character (a surrogate)", "write the whole character"
+        elif isinstance(value, float) and not math.isfinite(value):
+            why, fix = "is not a finite number, so JSON cannot hold it", "write a number, or put it in quotes"
+        if why:
+            raise _in(source, Refused(why, field=_path(loc), value=value, fix=fix))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in(source: str, refused: Refused) -> Refused:
@@ -154,6 +182,7 @@ def _rollout_of(document: dict[Any, Any], source: str, own: OwnProfile | None) -
         raise
     if layers:
         document = {**document, "spec": resolved(document["spec"], layers)}
+    _refuse_unwritable(document, source)
     try:
         return Rollout.model_validate(document)
     except ValidationError as error:

@@ -57,6 +57,12 @@ async def test_an_invalid_message_is_refused_with_its_field() -> None:
         await NAMED.scale("serving/chat", 0)
 
 
+async def test_images_beside_a_change_are_refused() -> None:
+    """They were left out, and another version than the one named was rolled."""
+    with pytest.raises(Refused, match=r"images: .*: cannot be combined with change; put the images into change"):
+        await NAMED.retarget("serving/chat", change={"env": {"a": {"B": "1"}}}, images={"a": "b:2"})
+
+
 SCHEDULED = HistoryEvent(event_type=EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED)
 SIGNALED = HistoryEvent(event_type=EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
 COMPLETED = HistoryEvent(event_type=EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)

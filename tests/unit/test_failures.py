@@ -346,6 +346,39 @@ SECRETS = [
     ("AKIAABCDEFGHIJKLMNOP", "***"),
     ("max_tokens_total: 5", "max_tokens_total: ***"),
     ("loaded model in 3 s from s3://bucket/key", "loaded model in 3 s from s3://bucket/key"),
+    # As servers in Python write their arguments and their environment.
+    ("args: {'api_key': ['sk one', 'two'], 'max_model_len': 8192}", "args: {'api_key': ['***], 'max_model_len': 8192}"),
+    ("Namespace(api_key='hunter2', host=None)", "Namespace(api_key='***', host=None)"),
+    ("environ({'HF_TOKEN': 'hunter2', 'A': 'b'})", "environ({'HF_TOKEN': '***', 'A': 'b'})"),
+    ("vllm serve --api-key hunter2 --port 80", "vllm serve --api-key *** --port 80"),
+    ("['--api-key', 'hunter2', '--port', '80']", "['--api-key', '***', '--port', '80']"),
+    (r'{"body": "{\"token\": \"a b\", \"n\": 1}"}', r'{"body": "{\"token\": \"***\", \"n\": 1}"}'),
+    (r'password: "a \"b\" c" rest', 'password: "***" rest'),
+    (r"PASSWORD=hunter\2 rest", "PASSWORD=*** rest"),
+    ("env PASSWORD='hunter2", "env PASSWORD='***"),
+    ("password='' user=me", "password='' user=me"),
+    ("--api-key --port 80", "--api-key --port 80"),
+    # Forms of today.
+    ("key github_pat_11ABCDEFG0_abcdefghijklmnopqrst", "key ***"),
+    ("key nvapi-abcdefghij-klmnopqrst_0123", "key ***"),
+    ("key AIzaSyA1234567890abcdefghijklmnopqrstuvw", "key ***"),
+    ("key glrt-abcdefghijklmnopqrst", "key ***"),
+    ("Authorization: Token hunter2", "Authorization: ***"),
+    ("AccountKey=hunter2==;EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
+    (
+        "403 for https://b.s3/m?X-Amz-Date=1&X-Amz-Signature=ab12",
+        "403 for https://b.s3/m?X-Amz-Date=1&X-Amz-Signature=***",
+    ),
+    ("403 for https://a.blob/m?sp=r&sig=ab%2F12&se=1", "403 for https://a.blob/m?sp=r&sig=***&se=1"),
+    ("cloning https://hunter2@git.example/x", "cloning https://***@git.example/x"),
+    ("postgres://me:hunter@2@db/x", "postgres://***@db/x"),
+    ("posted to https://hooks.slack.com/services/T0/B0/x", "posted to https://hooks.slack.com/***"),
+    # What a person needs in order to mend a model server.
+    ("max_num_batched_tokens=2048, max_model_len: 8192", "max_num_batched_tokens=2048, max_model_len: 8192"),
+    ("tokenizer='org/model', tokenizer_mode=auto", "tokenizer='org/model', tokenizer_mode=auto"),
+    ("see https://host/x?mail=a@b.example", "see https://host/x?mail=a@b.example"),
+    ("ssh://git@git.example/x", "ssh://git@git.example/x"),
+    ("half of an emoji \ud83d", "half of an emoji ?"),
 ]
 
 

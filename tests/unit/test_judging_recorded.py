@@ -9,7 +9,7 @@ from segue.judging import Count
 from segue.judging.recorded import aligned, read_recorded
 
 
-def prometheus(*series: tuple[dict[str, str], list[list[Any]]]) -> dict[str, Any]:
+def prometheus(*series: tuple[dict[str, str] | None, list[list[Any]]]) -> dict[str, Any]:
     result = [{"metric": labels, "values": points} for labels, points in series]
     return {"status": "success", "data": {"resultType": "matrix", "result": result}}
 
@@ -78,11 +78,16 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     "no +Inf": (prometheus(({"le": "1"}, [])), "histogram", "has no series with le=+Inf; query all buckets"),
     "an le twice": (prometheus(({"le": "1"}, []), ({"le": "1.0"}, [])), "histogram", "several series of one le"),
     "no points": (prometheus(({}, [[1]])), "values", "has a series without [time, value] pairs"),
+    "a number beyond all": (prometheus(({}, [[0, 10**400]])), "values", "has a series without [time, value] pairs"),
+    "no time": (prometheus(({}, [["NaN", "1"], [1, "1"]])), "values", "a.json: nan: is not a time in seconds"),
+    "endless time": (prometheus(({}, [[1e308, "1"], [-1e308, "1"]])), "values", "1e+308: is not a time in seconds"),
+    "no labels": (prometheus((None, [])), "histogram", "a.json: le: '': is not a bucket edge"),
+    "a NaN le": (prometheus(({"le": "NaN"}, [])), "histogram", "a.json: le: 'NaN': is not a bucket edge"),
     "only bad": ({"bad": prometheus()}, "counts", "a.json: total: has no data.result"),
     "too long": (prometheus(({}, [[0, "1"], [1, "1"], [99999, "1"]])), "values", "has over 10000 intervals"),
     "other kind": ({"kind": "values", "intervals": []}, "counts", "a.json: kind: 'values': is not counts"),
     "no such kind": ({"kind": "x", "intervals": []}, "counts", "a.json"),
-    "text": ({"intervals": ["many"]}, "values", "'many'"),
+    "text": ({"intervals": ["many"]}, "values", "a.json: intervals[0]: 'many'"),
 }
 
 

@@ -324,6 +324,8 @@ def test_tfserving_states() -> None:
     assert read(version("10", "AVAILABLE")) == ModelSeen("m", LOADED)
     assert read(version("10", "END", "no such file")) == ModelSeen("m", FAILED, "no such file")
     assert read(version("10", "END")) == ModelSeen("m", UNAVAILABLE)
+    for odd in ("²", "9" * 5000, "", "latest"):
+        assert read(version(odd, "END"), version("1", "AVAILABLE")) == ModelSeen("m", LOADED)
     unknown = tfserving.state("m", answer({"error": "Could not find any versions of model m"}, 404))
     assert unknown == ModelSeen("m", UNAVAILABLE, "Could not find any versions of model m")
     assert tfserving.state("m", answer({"error": "no"}, 500)) is None
@@ -346,6 +348,8 @@ def test_modelmesh_metrics() -> None:
     assert modelmesh.counts(answer(METRICS.replace("_failure_total", "_failure"))) == (9, 4), "as the real one has it"
     assert modelmesh.counts(answer("modelmesh_instance_models_total 0\n")) == (0, 0)
     assert modelmesh.counts(answer("other 1\n")) is None
+    for odd in ("1e", "--", "1e999"):
+        assert modelmesh.counts(answer(METRICS.replace("4.0", odd))) == (9, 0)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

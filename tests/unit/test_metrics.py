@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -167,6 +169,39 @@ def test_the_old_side_is_nobody_elses(pod: str, is_ours: bool) -> None:
     yes, no = re.search(r'pod=~"(.*?)"', found), re.search(r'pod!~"(.*?)"', found)
     assert yes and no
     assert bool(re.fullmatch(yes[1], pod) and not re.fullmatch(no[1], pod)) is is_ours
+
+
+def made_by(deployment: str, digest: str, end: str) -> str:
+    """Return the name of a pod as the API server makes it (apiserver's storage/names)."""
+    return f"{deployment}-{digest}-"[:58] + end
+
+
+@pytest.mark.parametrize("length", [*range(45, 64)])
+@pytest.mark.parametrize("digests", [("6b7c9d4f8", "7d9f8b6c5d"), ("7d9f8b6c5d", "55c9c4f8bd"), ("5c9c", "6d4f8b")])
+def test_pods_of_a_long_name_are_of_their_side(length: int, digests: tuple[str, str]) -> None:
+    """The API server cuts the names of pods: without that, the old side had no data, and the rollout held."""
+    deployment = ("vllm-llama-3-1-405b-instruct-fp8-deployment-" * 2)[: length - 4] + "vllm"
+    before = [made_by(deployment, digests[0], end) for end in ("x2x4z", "bcd24")]
+    after = [made_by(deployment, digests[1], end) for end in ("7d4kf", "c9wvq")]
+    target = DeploymentTarget(kind="Deployment", name=deployment)
+    # Of the new pods, the second one is gone.
+    pods = Pods(old=(Replica(before[0], "1", started_at=1.0),), new=(Replica(after[0], "2", started_at=1.0),))
+    sides: dict[str, Callable[[str], bool]] = {}
+    for side in ("old", "new"):
+        found = windows_of(metric(value="avg(x{ {{side}} })"), side, target, pods)[0].queries[0]
+        yes, no = re.search(r'pod=~"(.*?)"', found), re.search(r'pod!~"(.*?)"', found)
+        assert yes
+        sides[side] = partial(is_matched, yes[1], no[1] if no else "-")
+    assert [*map(sides["old"], before)] == [True, True] and [*map(sides["new"], before)] == [False, False]
+    assert sides["new"](after[0]) and not sides["old"](after[0])
+    if length <= 52:  # else the name does not tell the ReplicaSet
+        assert sides["new"](after[1]) and not sides["old"](after[1])
+    for other in (f"{deployment}-0", made_by(f"{deployment[:30]}-x", digests[0], "x2x4z")):
+        assert not sides["old"](other) and not sides["new"](other)
+
+
+def is_matched(yes: str, no: str, pod: str) -> bool:
+    return bool(re.fullmatch(yes, pod) and not re.fullmatch(no, pod))
 
 
 def test_all_variables_have_values() -> None:

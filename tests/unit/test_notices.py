@@ -1,15 +1,18 @@
 """Which transition gives which notice, once, and what a message says."""
 
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from activities.notifying import Notifier
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
 from segue.notices import FIELDS, MAX_REASON, Notice, Noticed, Receiver, Service, cloud_event, notice_of, text, title
 from segue.spec import read_rollout
-from segue.spec.notifications import Event
+from segue.spec.notifications import Event, Notification
 from segue.state import Phase
 from segue.status import Status
 
@@ -154,3 +157,44 @@ def test_a_bad_notification_is_refused(notifications: object, words: tuple[str, 
     with pytest.raises(Refused) as caught:
         read_rollout({"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "x"}, "spec": spec})
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+SPECIAL = "slack://aaaaaaaaa/bbbbbbbbb/cccccccccccccccccccccccc"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (SPECIAL.encode("utf-8-sig"), ""),
+        (SPECIAL.encode("utf-16"), "address is not UTF-8 text; save it as UTF-8"),
+        (b"nothing", "does not hold a valid address"),
+    ],
+)
+def test_an_address_file_is_read_as_windows_saves_it(tmp_path: Path, content: bytes, told: str) -> None:
+    """One that cannot be read refuses the start, without a part of the address."""
+    file = tmp_path / "address"
+    file.write_bytes(content)
+    assert told in refusal_of(Service(address_file=file), is_refused=bool(told))
+
+
+def test_a_webhook_without_a_key_is_refused(tmp_path: Path) -> None:
+    """Anybody could sign with an empty key."""
+    file = tmp_path / "key"
+    webhook = Webhook.model_validate({"url": "https://ci.example/segue", "secret_file": file})
+    for content, told in ((b" \n", "has an empty secret_file"), (b"key\n", "")):
+        file.write_bytes(content)
+        assert told in refusal_of(webhook, is_refused=bool(told))
+
+
+def refusal_of(receiver: Receiver, *, is_refused: bool) -> str:
+    """Return why a receiver is refused at the start; empty if it is not."""
+    notifier = Notifier({"team": receiver})
+    try:
+        asyncio.run(notifier.refuse([Notification(name="team")]))
+    except Refused as error:
+        assert is_refused and "cccc" not in str(error)
+        return str(error)
+    finally:
+        notifier.close()
+    assert not is_refused
+    return ""

@@ -199,6 +199,7 @@ def test_a_signature() -> None:
     assert not is_signed(b"other", b'{"a": 1}', header, 1_000)
     assert not is_signed(b"key", b'{"a": 1}', header.replace("t=1000", "t=1001"), 1_000)
     assert not any(is_signed(b"key", b"", bad, 1_000) for bad in ("", "t=,v1=", "v1=ab", "t=x,v1=ab", "t=1000,v1=ä"))
+    assert not any(is_signed(b"key", b"", f"t={time},v1=ab", 1_000) for time in ("9" * 5_000, "١"))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,7 @@ def test_what_a_job_waits_for(status: dict[str, Any], why: str) -> None:
 
 
 LONG = ["w", "a.", "-eyJ", "token", "token.", "token=", "token ", "://a:", "a:b@", "-----BEGIN PRIVATE KEY-----", 'a"=']
+LONG += ["token='", "token='\\", "token=['", "--token '", "'token', ", "https://a", "?sig="]
 
 
 @pytest.mark.parametrize("part", LONG)

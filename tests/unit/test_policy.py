@@ -251,6 +251,15 @@ def test_a_scale_stays_within_the_bounds_and_glass_has_its_own_list() -> None:
         refuse_message(GOOD, spec.target, NO_LABELS, spec.strategy, message="resume", by="bob", breaks_glass=True)
 
 
+def test_glass_of_a_rule_without_freezes_is_no_way_around_its_list() -> None:
+    """There it overrules nothing: it would only resume what a person paused, or what failed."""
+    spec = rollout().spec
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "freezes", to=[]), "p")
+    with pytest.raises(Refused, match="may not resume here"):
+        refuse_message(policy, spec.target, NO_LABELS, spec.strategy, message="resume", by="eve", breaks_glass=True)
+    refuse_message(policy, spec.target, NO_LABELS, spec.strategy, message="resume", by="alice", breaks_glass=True)
+
+
 def test_which_freeze_holds() -> None:
     """The night holds starts and pauses what runs; the weekend refuses starts, and lets what runs finish."""
     target = rollout().spec.target
@@ -265,6 +274,17 @@ def test_which_freeze_holds() -> None:
     assert holding(policy_of(holds, "p"), target, NO_LABELS, SATURDAY, moved=False) and not holding(
         policy_of(holds, "p"), target, NO_LABELS, SATURDAY, moved=True
     )
+
+
+def test_of_several_freezes_the_one_that_ends_last_is_told() -> None:
+    """A person plans by that time, which is compared across time zones."""
+    freezes = [
+        {"name": "night", "from": "22:00", "to": "06:00", "timeZone": "Europe/Berlin", "running": "pause"},
+        {"name": "day-off", "from": "2026-11-25 20:00", "to": "2026-11-26 05:30", "running": "pause"},
+    ]
+    policy = policy_of(changed(yaml.safe_load(POLICY), "rules", 0, "freezes", to=freezes), "p")
+    held = holding(policy, rollout().spec.target, NO_LABELS, NIGHT, moved=True)
+    assert held == "freeze day-off of rule production, until Thu 2026-11-26 05:30 UTC"
 
 
 WINDOWS = {
@@ -294,6 +314,26 @@ def test_a_window_follows_the_clock_on_the_wall() -> None:
     freeze = Freeze.model_validate({"name": "f", "from": "18:00", "to": "19:00", "timeZone": "Europe/Berlin"})
     assert freeze.until(at("2026-12-01 17:30", "UTC")) and not freeze.until(at("2026-12-01 16:30", "UTC"))
     assert freeze.until(at("2026-07-01 16:30", "UTC")) and not freeze.until(at("2026-07-01 17:30", "UTC"))
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "inside", "outside"),
+    [
+        ("22:00", "02:30", ("2026-10-24 23:59", "2026-10-25 00:29"), ("2026-10-25 00:31", "2026-10-25 01:29")),
+        ("02:15", "06:00", ("2026-10-25 00:16", "2026-10-25 01:05", "2026-10-25 04:59"), ("2026-10-25 00:14",)),
+        ("Sat 22:00", "Sun 02:30", ("2026-10-25 00:29",), ("2026-10-25 00:31", "2026-10-25 01:15")),
+        ("2026-10-20 10:00", "2026-10-25 02:30", ("2026-10-25 00:29",), ("2026-10-25 00:31", "2026-10-25 01:15")),
+        # When the clocks go forward, 02:30 does not come: it counts when it would have come.
+        ("22:00", "02:30", ("2026-03-29 01:29",), ("2026-03-29 01:31",)),
+    ],
+)
+def test_a_local_time_that_comes_twice_counts_once(
+    begin: str, end: str, inside: tuple[str, ...], outside: tuple[str, ...]
+) -> None:
+    """A freeze does not begin again when the clocks go back. The given times are of UTC."""
+    freeze = Freeze.model_validate({"name": "f", "from": begin, "to": end, "timeZone": "Europe/Berlin"})
+    assert all(freeze.until(at(each, "UTC")) for each in inside)
+    assert not any(freeze.until(at(each, "UTC")) for each in outside)
 
 
 def test_an_empty_policy_governs_nothing() -> None:

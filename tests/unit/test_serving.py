@@ -246,6 +246,23 @@ def test_json_that_is_nested_too_deeply_is_no_json(depth: int, expected: dict[st
     assert sort is WRONG and "answered no JSON" in why
 
 
+def test_half_a_character_in_an_answer_can_be_told() -> None:
+    """A server may cut an emoji in two; a reason that no history can hold would keep the watch from reporting."""
+    probed = check(http={"path": "/", "expect": {"json": [{"path": "$.x", "equals": "ok"}]}})
+    sort, why = found(probed, reply(r'{"x": "a\ud83d"}'))
+    assert sort is WRONG and why.encode().decode() == 'GET / answered $.x = "a?", not "ok"'
+
+
+@pytest.mark.parametrize("message", ["hi", ["hi"], 1, True])
+@pytest.mark.parametrize("field", ["message", "delta"])
+def test_a_message_of_another_type_is_named(field: str, message: Any) -> None:
+    """The answer is wrong, whatever the server made of it: it is evidence."""
+    document = {"model": "words", "choices": [{field: message, "finish_reason": "stop"}]}
+    assert "no choices with a text" in found(check(openAI={"model": "words"}), reply(document))[1]
+    stream = found(check(openAI={"model": "words", "stream": True}), reply(events(document), first_s=0.1))
+    assert stream[0] is WRONG and "a stream without a token" in stream[1]
+
+
 def test_http() -> None:
     """Any request: a status, a text, a value."""
     probed = check(http={"path": "/health?full=1", "expect": {"status": 204}})

@@ -331,6 +331,24 @@ def test_json_is_read_as_json(text: str, read: Any) -> None:
     assert parse(text, "a.json") == read
 
 
+@pytest.mark.parametrize(
+    ("patch", "told"),
+    [
+        (r'{"a": ["x", "\ud83d"]}', r"spec.change.patch.a[1]: '\ud83d': has half of a character"),
+        (r'{"\ud83d": 1}', r"spec.change.patch: '\ud83d': has half of a character"),
+        ('{"a": 1e999}', "spec.change.patch.a: inf: is not a finite number"),
+        ('{"a": .nan}', "spec.change.patch.a: nan: is not a finite number"),
+    ],
+)
+def test_what_no_json_holds_is_refused_before_it_is_sent(patch: str, told: str) -> None:
+    """Half of a character kept the spec from being sent, without a reason; infinity became null, which removes."""
+    found = document()
+    found["spec"]["change"] = parse(f'{{"patch": {patch}}}', "a.json")
+    with pytest.raises(Refused) as caught:
+        read_rollout(found, "a.json")
+    assert str(caught.value).startswith(f"a.json: {told}")
+
+
 def test_a_rollout_reads_its_own_json() -> None:
     """What is written as JSON is read as the same rollout: history keeps specs as JSON."""
     text = "spec: {strategy: {waypoints: [{at: 25%, hold: 1m}]}, change: {env: {a: {B: null}}}}"

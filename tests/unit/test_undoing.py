@@ -25,7 +25,7 @@ BY_ROUTE = {"route": "chat", "rule": 1, "services": {"old": "chat-v1", "new": "c
 
 
 def pair(**spec: Any) -> Spec:
-    target = {"kind": "DeploymentPair", "namespace": "serving", "old": "chat", "new": "chat-next"}
+    target = {"kind": "DeploymentPair", "cluster": "eu", "namespace": "serving", "old": "chat", "new": "chat-next"}
     body = {"target": target, "change": {"images": {"server": "example/chat:2"}}, **spec}
     return read_rollout(
         {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "a"}, "spec": body}
@@ -33,13 +33,13 @@ def pair(**spec: Any) -> Spec:
 
 
 def of(kind: str) -> Target:
-    return KINDS[kind].model_validate({"kind": kind, "namespace": "serving", "name": "chat"})
+    return KINDS[kind].model_validate({"kind": kind, "cluster": "eu", "namespace": "serving", "name": "chat"})
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "LeaderWorkerSet"])
 def test_by_the_defaults_of_its_kind(kind: str) -> None:
     spec = to_revision(of(kind), 3, None)
-    assert spec.target.kind == kind and spec.change.goes_back and spec.change.revision == 3
+    assert spec.target == of(kind) and spec.change.goes_back and spec.change.revision == 3
     assert (spec.strategy.max_surge == 0) is (kind == "StatefulSet")
 
 
@@ -55,10 +55,10 @@ def test_rules_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_pairs_sides_are_exchanged() -> None:
-    """From the one that serves to the one from before, wholly, by the same rules; lint does not stand in the way."""
+    """In its own cluster, to the one from before, wholly, by the same rules; lint does not stand in the way."""
     given = pair(strategy={"maxSurge": 1, "to": {"new": "50%"}, "waypoints": [{"at": 1}]}, readiness={"minReady": "7s"})
     back = exchanged(given, None)
-    assert back.target == PairTarget(namespace="serving", old="chat-next", new="chat")
+    assert back.target == PairTarget(cluster="eu", namespace="serving", old="chat-next", new="chat")
     assert back.change.is_empty and set(back.accept) == set(LintRule)
     assert back.strategy == given.strategy.model_copy(update={"to": None})
     assert back.readiness == given.readiness
