@@ -81,7 +81,10 @@ async def findings_of(subject: Subject) -> tuple[Finding, ...]:
 
 
 async def mended(subject: Subject, limit: int = 24) -> set[str]:
-    """Mend the worst finding until there is none, and return the rules that found something."""
+    """Mend the worst finding until there is none, and return the rules that found something.
+
+    The autoscaler comes first: it is real, and would take back the replicas that another mend adds.
+    """
     tripped: set[str] = set()
     before: Finding | None = None
     for _ in range(limit):
@@ -91,7 +94,7 @@ async def mended(subject: Subject, limit: int = 24) -> set[str]:
             assert same not in {(f.rule, f.object, f.field) for f in found}, before
         if not found:
             return tripped
-        before = found[0]
+        before = next((each for each in found if each.rule == "autoscaler-fights"), found[0])
         assert "DIGEST" not in before.mend.note, before
         tripped.add(before.rule)
         mend(subject, before.mend)
