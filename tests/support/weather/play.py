@@ -88,6 +88,8 @@ class Weather:
         """The uids of the pods that a fault of a node removed, and of the leaders of their groups."""
         self._down: set[str] = set()
         """The servers that stay dead for now."""
+        self._silent: set[str] = set()
+        """The nodes that were not ready when they were looked at last."""
         self._restarting = threading.Lock()
 
     def _new_worker(self) -> WorkerProcess:
@@ -215,10 +217,16 @@ class Weather:
             self._stack.kill("kwok")
         self.restart_dead()
 
-    def remove_overdue(self) -> None:
-        """Remove the pods whose removal KWOK lost in an outage: it tries once, a kubelet until they are gone."""
+    def mend_nodes(self) -> None:
+        """Do what kubelets do after an outage, and KWOK may not: keep nodes ready, remove pods until they are gone."""
         core, now = self._fleet.core, datetime.now(UTC)
         with contextlib.suppress(*OUTAGE):
+            nodes: Any = core.list_node()
+            before, self._silent = self._silent, {node.metadata.name for node in nodes.items if not _is_ready(node)}
+            if silent := sorted(before & self._silent):
+                self._silent = set()
+                self.log.append(f"{time.monotonic():.2f} KWOK is started again: {', '.join(silent)} not ready")
+                self._renew_nodes()
             listed: Any = core.list_pod_for_all_namespaces(field_selector="spec.nodeName!=")
             for pod in listed.items:
                 killed_at = pod.metadata.deletion_timestamp
@@ -231,6 +239,10 @@ class Weather:
         """Return the lines of the workers' logs that must not be there."""
         logs = (worker.log.read_text(errors="replace") for worker in self._fleet.workers)
         return [line[:300] for log in logs for line in log.splitlines() if _MUST_NOT_BE_LOGGED.search(line)]
+
+
+def _is_ready(node: Any) -> bool:
+    return any(each.type == "Ready" and each.status == "True" for each in node.status.conditions or ())
 
 
 def persistently(call: Callable[[], T]) -> T:
@@ -283,7 +295,7 @@ async def play(stack: Stack, day: Day) -> list[Outcome]:
                     await asyncio.sleep(2)
                     await asyncio.to_thread(weather.restart_dead)
                     if time.monotonic() - swept > OVERDUE_S:
-                        await asyncio.to_thread(weather.remove_overdue)
+                        await asyncio.to_thread(weather.mend_nodes)
                         swept = time.monotonic()
                 outcomes = [await asyncio.wrap_future(future) for future in futures]
             alarms = weather.alarms()
