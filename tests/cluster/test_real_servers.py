@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,11 +96,11 @@ async def test_torchserve(asking: Lab, servers: Fleet) -> None:
     serving = {"checks": [with_keys], "credential": "inference"}
     short = {**loads, "bootstrapPeriod": "8s"}
 
-    def are_loaded() -> bool:
-        """Whether the old version has loaded all of its models: it answers before."""
-        found = [servers.get("torchserve:1.0", f"/models/{model}", PORT + 1) for model in GOOD]
+    def are_loaded(server: str, models: Iterable[str]) -> bool:
+        """Whether a server has loaded these models: it answers before."""
+        found = [servers.get(server, f"/models/{model}", PORT + 1) for model in models]
         workers = [each[0]["workers"] for each in found if isinstance(each, list)]  # an error is an object
-        return [w["status"] for model in workers for w in model] == ["READY"] * len(GOOD)
+        return [w["status"] for model in workers for w in model] == ["READY"] * len(found)
 
     async def good() -> None:
         key = json.loads((servers.at("torchserve:2.0") / "key_file.json").read_text())["management"]["key"]
@@ -118,7 +118,9 @@ async def test_torchserve(asking: Lab, servers: Fleet) -> None:
     async def fails(name: str, new: str, **spec: Any) -> str:
         return (await rolled(asking, name, old, new, "RolledBack", **spec)).status.reason
 
-    await until("the models of the old version are loaded", lambda: asyncio.to_thread(are_loaded))
+    await until("the models of the old version are loaded", lambda: asyncio.to_thread(are_loaded, old, GOOD))
+    # Beside others, it may take longer than the bootstrap period of this test.
+    await until("the good one of 3.0 is loaded", lambda: asyncio.to_thread(are_loaded, "torchserve:3.0", "a"))
     _, limited, tolerated, wrong, refused = await asyncio.gather(
         good(),
         fails("broken", "torchserve:3.0", loadFailures={**short, "criticalLimit": 1}),
