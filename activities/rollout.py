@@ -325,7 +325,8 @@ class Activities:
             if decided is not None:
                 seen, decision = decided
                 if self._policy is not policy and self._is_governed(request) != request.state.governed:
-                    return self._watched(request, Decision(act=Act.WAIT, why="the policy has changed"), seen)
+                    then = Decision(act=Act.WAIT, why="the policy has changed", problem=decision.problem)
+                    return self._watched(request, decision if decision.act is Act.WAIT else then, seen)
                 gathers = decision.act is Act.SCALE and seen.new.proven < seen.new.total
                 gathers_until = (gathers_until or now + GATHER_S) if gathers else None
                 is_due = decision.act is not Act.WAIT and now >= (gathers_until or now)
