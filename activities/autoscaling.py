@@ -10,8 +10,8 @@ from typing import NamedTuple
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import latest_of, writers_of
 from segue.errors import Conflict, NotAllowed, NotFound, Refused
-from segue.lint.around import controller_of
 from segue.observation import Frozen
+from segue.owner_references import controller_of
 from segue.spec import Autoscaler, PairTarget, Rules, Target
 
 HELD = "segue.dev/autoscaler"

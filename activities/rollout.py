@@ -551,7 +551,7 @@ class Activities:
     async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
         written = await self._levers.of(request.target).undo(request, self._clock.now())
-        return _counted(*await self._beside(written, self._given_back(request, written)), action="undo")
+        return _counted(*await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
 
     @_defined(contract.FINISH)
     async def finish(self, request: WriteInput) -> Written:
@@ -562,7 +562,8 @@ class Activities:
         written = await self._levers.of(request.target).finish(request, self._clock.now())
         if written.done:
             await self._own.clean(request.target, request.rules, request.state.owner)
-        return _counted(written, freed + await self._give_autoscaler_back(request, written), action="finish")
+        given_back = await self._give_autoscaler_back(request, written)
+        return _counted(written, freed + given_back.writes, action="finish")
 
     @_defined(contract.NOTIFY)
     async def notify(self, request: NotifyInput) -> Notified:
@@ -625,13 +626,10 @@ class Activities:
             return _warned(written, f"the autoscaler was not written: {error}"), 0
         return _warned(written, holding.warning), holding.writes
 
-    async def _given_back(self, request: WriteInput, written: Written) -> autoscaling.Holding:
-        return autoscaling.Holding(writes=await self._give_autoscaler_back(request, written))
-
-    async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> int:
+    async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> autoscaling.Holding:
         if request.rules.autoscaler is not Autoscaler.HOLD or not written.done:
-            return 0
-        return await autoscaling.give_back(self._cluster, request.target, request.state.owner)
+            return autoscaling.Holding(writes=0)
+        return autoscaling.Holding(await autoscaling.give_back(self._cluster, request.target, request.state.owner))
 
 
 def _warned(written: Written, warning: str) -> Written:

@@ -143,9 +143,9 @@ def _histogram(found: list[Any], grid: RecordedGrid, source: str) -> HistogramSe
 
 def _edge(series: Any, source: str) -> float:
     labels = series.get("metric") if isinstance(series, dict) else None
-    given = labels.get("le") if isinstance(labels, dict) else None
+    given: Any = labels.get("le") if isinstance(labels, dict) else None
     try:
-        edge = float(given)  # type: ignore[arg-type] # anything but a number is refused below
+        edge = float(given)
     except (TypeError, ValueError, OverflowError):
         edge = math.nan
     if math.isnan(edge) or edge == -math.inf:

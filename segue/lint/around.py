@@ -4,6 +4,7 @@ from segue.budget import Budget
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
+from segue.owner_references import controller_of
 from segue.selecting import selects
 from segue.spec import MADE_LABEL, PairTarget
 from segue.units import counted, resolve
@@ -127,15 +128,6 @@ def autoscaler_fights(facts: Facts) -> list[Found]:
             mend = Mend(how=How.PATCH, object=ref, body=body, note=note)
             found.append(Found(Severity.WARNING, ref, "spec", why, mend))
     return found
-
-
-def controller_of(autoscaler: Object) -> str:
-    """Return the kind and name of the object that controls an autoscaler; empty without one.
-
-    A ScaledObject of KEDA restores the bounds that somebody else changes.
-    """
-    owners = autoscaler["metadata"].get("ownerReferences", [])
-    return next((f"{each['kind']} {each['name']}" for each in owners if each.get("controller")), "")
 
 
 def _quarrel(low: int, high: int, replicas: int) -> str:

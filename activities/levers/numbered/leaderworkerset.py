@@ -295,9 +295,6 @@ def _size(leader: Object, workers: Iterable[Object]) -> int:
     return int(next((each for each in sizes if each), 1))
 
 
-_OLDER = "; {} of the former leader still exists, and no other pod can have its name: delete it if it stays"
-
-
 def _group(
     leader: Object, pods: list[Object], versions: dict[str, str], containers: Mapping[str, Collection[str]]
 ) -> Replica:
@@ -314,7 +311,7 @@ def _group(
     parts = [read_replica(pod, version, own) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
-    lacking = f"only {len(parts)} of the {size} pods of its group exist" + (_OLDER.format(former) if former else "")
+    lacking = f"only {len(parts)} of the {size} pods of its group exist{_former(former)}"
     whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
     return Replica(
         name=leader["metadata"]["name"],
@@ -336,6 +333,12 @@ def _group(
         lacks=max(0, size - len(parts)),
         placed_late_at=max(part.placed_late_at for part in parts),
     )
+
+
+def _former(worker: str) -> str:
+    """Say that a worker of the former leader is in the way; empty without one."""
+    still = f"; {worker} of the former leader still exists, and no other pod can have its name: delete it if it stays"
+    return still if worker else ""
 
 
 def _label(pod: Object, name: str) -> str:
