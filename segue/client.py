@@ -12,8 +12,9 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
@@ -542,20 +543,26 @@ class Rollouts:
         """Return the latest heartbeat of the running watch; None when there is none."""
         for pending in description.raw_description.pending_activities:
             if _watches(pending):
-                beats = await self.client.data_converter.decode(pending.heartbeat_details.payloads, [Beat])
-                return beats[0] if isinstance(beats[0], Beat) else None
+                return await self._decoded(pending.heartbeat_details.payloads, Beat)
         return None
 
     async def _strategy(self, description: WorkflowExecutionDescription) -> Strategy | None:
-        """Return the strategy from the input in the run's first event; None when it has none."""
+        """Return the strategy from the input in the run's first event; None if there is none, or a newer one."""
         handle = self._handle(description.id, description.run_id)
         with translated(self._what(description.id), self.task_queue):
             event = await first_event(handle)
             if event is None:
                 return None
-            payloads = event.workflow_execution_started_event_attributes.input.payloads
-            found = await self.client.data_converter.decode(payloads, [Task])
-            return found[0].spec.strategy if isinstance(found[0], Task) else None
+            task = await self._decoded(event.workflow_execution_started_event_attributes.input.payloads, Task)
+            return task.spec.strategy if task else None
+
+    async def _decoded(self, payloads: Sequence[Payload], kind: type[R]) -> R | None:
+        """Return the first value; None when it is something else, such as the input that a newer client sent."""
+        try:
+            found = await self.client.data_converter.decode(payloads, [kind])
+        except ValidationError:
+            return None
+        return found[0] if isinstance(found[0], kind) else None
 
     async def _with_requests(self, report: Report, description: WorkflowExecutionDescription) -> Report:
         """Add who made each request, as far as Temporal authenticates and still keeps the runs."""

@@ -176,6 +176,10 @@ class Unreachable(SegueError):
         super().__init__(f"{why}; {fix}" if fix else why)
 
 
+class Unreadable(SegueError):
+    """A rollout's data has a value that this release does not know: a newer release wrote it."""
+
+
 class Denied(SegueError):
     """A token is not accepted; the message has the reason, and nothing of the token."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
 from temporalio.client import (
     RPCTimeoutOrCancelledError,
     WorkflowFailureError,
@@ -15,7 +16,7 @@ from temporalio.exceptions import TimeoutError as TimedOutInTemporal
 from temporalio.service import RPCError, RPCStatusCode
 
 from segue import contract, errors
-from segue.errors import AlreadyRolling, Cut, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import AlreadyRolling, Cut, NotAllowed, NotFound, Refused, SegueError, Unreachable, Unreadable, shown
 from segue.pollers import no_worker
 
 DENIED = "check that TEMPORAL_API_KEY is set, has not expired, and permits this in the namespace of TEMPORAL_NAMESPACE"
@@ -27,8 +28,19 @@ def translated(what: str, task_queue: str = contract.TASK_QUEUE) -> Iterator[Non
     """Turn every error of Temporal's library into a chained ``SegueError``. ``what`` names the target."""
     try:
         yield
+    except ValidationError as error:
+        raise _unreadable(error, what) from error
     except (TemporalError, TimeoutError) as error:
         raise _translation(error, what, task_queue) from error
+
+
+def _unreadable(error: ValidationError, what: str) -> Unreadable:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return Unreadable(
+        f"the rollout of {what} has data that this release of Segue does not know: {where}: {shown(first['input'])}; "
+        "use the release of its worker"
+    )
 
 
 def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str) -> SegueError:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import Lab, Run, until
 from operators import define
-from shell import NEEDS_PERSON, Shell
+from shell import NEEDS_PERSON, UNEXPECTED, Shell
 from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 
 from segue.client import Rollouts
@@ -62,6 +62,25 @@ async def test_an_error_in_the_workflow(lab: Lab, tmp_path: Path) -> None:
     """One of ours waits for a person, and abort works; one that fails the task is not taken for an absent worker."""
     await lab.worker(module="failing_worker").serves()
     await asyncio.gather(_an_error_of_ours_needs_a_person(lab), _a_failing_task_is_reported(lab, Shell(lab, tmp_path)))
+
+
+async def test_a_worker_of_a_newer_release(lab: Lab, tmp_path: Path) -> None:
+    """What it reports may have values that this release does not know: that is said, and messages still arrive."""
+    await lab.worker(module="newer_worker").serves()
+    await lab.deploy("newer", 2)
+    shell, name = Shell(lab, tmp_path), f"{lab.namespace}/newer"
+    change = {"images": {"server": "example/chat:2"}}
+    await shell.run("start", shell.spec("newer", change=change, strategy={"waypoints": [{"at": 1, "approval": True}]}))
+    for command in ("status", "report", "watch"):
+        output = (await shell.run(command, name, expect=UNEXPECTED)).stderr
+        assert "phase: 'Rehearsing'" in output
+        assert "use the release of its worker" in output
+    await shell.run("abort", name, "--no-wait")
+
+    async def is_aborted() -> bool:
+        return [each["outcome"] for each in await shell.json("list")] == ["Aborted"]
+
+    await until("it to end", is_aborted)
 
 
 async def _start(lab: Lab, kind: str, name: str, change: dict[str, Any]) -> Run:

@@ -15,7 +15,7 @@ from harness import ACCEPTED, Lab
 
 SEGUE = Path(sys.executable).with_name("segue")
 LIMIT_S = 120
-COMPLETED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = 0, 2, 3, 4, 5, 6
+COMPLETED, UNEXPECTED, REFUSED, ROLLED_BACK, NEEDS_PERSON, UNREACHABLE, TIMED_OUT = range(7)
 
 
 class Shell:

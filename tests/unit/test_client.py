@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,8 @@ from temporalio.api.workflow.v1 import PendingActivityInfo
 import segue
 from segue import Client
 from segue.client import Rollouts, last_task_failure, latest_failure
+from segue.codec import data_converter
+from segue.contract import Task
 from segue.errors import Refused
 from segue.library import rollout_of
 from segue.messages import MESSAGES, name_of
@@ -50,6 +53,19 @@ def test_the_package_loads_no_client_until_it_is_used() -> None:
 def test_what_is_no_rollout_is_refused(given: Any, why: str) -> None:
     with pytest.raises(Refused, match=why):
         rollout_of(given)
+
+
+@pytest.mark.parametrize(("strategy", "known"), [({"maxSurge": 3}, True), ({"ofANewerRelease": 3}, False)])
+async def test_a_status_needs_no_spec_that_a_newer_client_sent(strategy: dict[str, Any], known: bool) -> None:
+    """The strategy from the history only completes the status."""
+    spec = {
+        "target": {"kind": "Deployment", "namespace": "serving", "name": "chat"},
+        "change": {"images": {"server": "chat:2"}}, "strategy": strategy,
+    }  # fmt: skip
+    converter = data_converter()
+    rollouts = Rollouts(cast("Any", SimpleNamespace(data_converter=converter)))
+    task = await rollouts._decoded(await converter.encode([{"spec": spec, "name": "chat"}]), Task)
+    assert (task is not None and task.spec.strategy.max_surge == 3) is known
 
 
 async def test_an_invalid_message_is_refused_with_its_field() -> None:

@@ -1,6 +1,7 @@
 """What each error of Temporal's library becomes: which of ours, and what it says to do."""
 
 import pytest
+from pydantic import ValidationError
 from temporalio.api.deployment.v1 import WorkerDeploymentOptions, WorkerDeploymentVersion
 from temporalio.api.taskqueue.v1 import PollerInfo
 from temporalio.api.workflow.v1 import VersioningOverride
@@ -10,8 +11,9 @@ from temporalio.exceptions import TemporalError, TerminatedError, TimeoutType, W
 from temporalio.exceptions import TimeoutError as TimedOut
 from temporalio.service import RPCError, RPCStatusCode
 
-from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable
+from segue.errors import AlreadyRolling, NotAllowed, NotFound, Refused, SegueError, Unreachable, Unreadable
 from segue.pollers import pinned_away
+from segue.status import Status
 from segue.temporal_errors import translated
 
 QUEUE = "a-queue"
@@ -101,3 +103,14 @@ def test_a_workflow_that_somebody_pinned_to_a_build_without_workers(former: bool
     )
     assert "-w rollout/a --versioning-override-behavior unspecified" in told("v1", pinned)
     assert told("v9", pinned) == told("v1", VersioningOverride()) == ""
+
+
+def test_data_of_a_newer_release_is_named() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Status.model_validate({"id": "a", "name": "b", "target": "serving/chat", "phase": "Rehearsing"})
+    error = translation(wrong.value)
+    assert isinstance(error, Unreadable)
+    assert str(error) == (
+        "the rollout of serving/chat has data that this release of Segue does not know: phase: 'Rehearsing'; "
+        "use the release of its worker"
+    )

@@ -19,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from segue import contract
 from segue.client import PHASE, TARGET, Rollouts, details, summary
 from segue.contract import Task
-from segue.errors import AlreadyRolling, Cut, NotFound, Refused, SegueError, Unchanged, Unreachable
+from segue.errors import AlreadyRolling, Cut, NotFound, Refused, SegueError, Unchanged, Unreachable, Unreadable
 from segue.messages import Message
 from segue.pollers import ANSWER_S
 from segue.report import Report
@@ -151,7 +151,7 @@ class _Reader(Rollouts):
 
         try:
             report = await self._end(self._handle(workflow_id, run_id), self._what(workflow_id))
-        except Unreachable:
+        except (Unreachable, Unreadable):
             raise
         except Unchanged:
             return ended(Outcome.COMPLETED)
