@@ -18,6 +18,7 @@ SegueError                  exit 1   something that should not happen
 ├── Unanswered              exit 1   a gate gave no usable answer (retry helps)
 ├── StatesUnknown           exit 1   a replica did not report the states of its models (retry helps)
 ├── Unanswerable            exit 1   a gate's question has a variable without a value for this target
+├── Unreadable              exit 1   the rollout's data has a value that only a newer release knows
 ├── Denied                  exit 1   a request to the codec server has no accepted token
 └── TimedOut                exit 6   waiting took longer than the caller allowed
 
