@@ -11,7 +11,7 @@ from activities.cluster import Cluster, Object
 from activities.levers.ownership import latest_of, writers_of
 from segue.errors import Conflict, NotAllowed, NotFound, Refused
 from segue.observation import Frozen
-from segue.owner_references import controller_of
+from segue.owner_references import Controller, controller_of
 from segue.spec import Autoscaler, PairTarget, Rules, Target
 
 HELD = "segue.dev/autoscaler"
@@ -155,10 +155,10 @@ def refuse_controlled(autoscaler: Object) -> None:
         raise Refused(why, field="spec.autoscaler", value="hold", fix=fix)
 
 
-def _pausing(owner: str) -> str:
+def _pausing(owner: Controller) -> str:
     """Return how a person keeps that object from scaling."""
     # https://keda.sh/docs/latest/concepts/scaling-deployments/#pause-autoscaling
-    keda = owner.startswith("ScaledObject ")
+    keda = owner.kind == "ScaledObject"
     return f'annotate {owner} with autoscaling.keda.sh/paused: "true"' if keda else f"pause {owner}"
 
 

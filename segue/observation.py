@@ -107,8 +107,8 @@ def belonging(owner: str | None) -> str:
         return f"the target was {owner}"
     if not owner:
         return (
-            "the target belongs to nobody now: a release, or somebody else, removed its annotation segue.dev/rollout; "
-            "or the rollout had ended, and its workflow was reset or restored from a backup. "
+            "the target belongs to nobody now: a release, or somebody else such as an operator, removed its annotation "
+            "segue.dev/rollout; or the rollout had ended, and its workflow was reset or restored from a backup. "
             "If the target is still held, run `segue release`"
         )
     return f"the target belongs to {owner} now"

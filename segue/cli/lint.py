@@ -119,6 +119,8 @@ def _shown(finding: Finding) -> list[RenderableType]:
     mend = finding.mend
     lines = [f"{finding.object}  {finding.field}", *finding.found.splitlines(), f"why: {finding.why}"]
     lines.append(f"fix: {_MENDS[mend.how].format(mend.object)}{f' ({mend.note})' if mend.note else ''}")
+    shown: list[RenderableType] = [head, *(Padding(Text(line), (0, 0, 0, 8)) for line in lines)]
+    if not mend.body:
+        return shown
     body = yaml.safe_dump(mend.body, sort_keys=False, allow_unicode=True, width=10_000).rstrip()
-    code = Text(body, style="green", no_wrap=True, overflow="ignore")
-    return [head, *(Padding(Text(line), (0, 0, 0, 8)) for line in lines), Padding(code, (0, 0, 0, 12))]
+    return [*shown, Padding(Text(body, style="green", no_wrap=True, overflow="ignore"), (0, 0, 0, 12))]

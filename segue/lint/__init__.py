@@ -121,6 +121,11 @@ RULES: tuple[Rule, ...] = (
         around.overlapping_selectors,
         (NEEDS.deployments,),
     ),
+    Rule(
+        LintRule.CONTROLLED_BY_ANOTHER,
+        "Its controller writes its own version back: the rollout stops as soon as it does, because it fights nobody.",
+        around.controlled_by_another,
+    ),
 )
 
 _ORDER = list(Severity)

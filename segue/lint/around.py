@@ -4,9 +4,11 @@ from segue.budget import Budget
 from segue.lint.facts import Facts
 from segue.lint.findings import Found, How, Mend, Object, Ref, Severity
 from segue.lint.room import fitting
-from segue.owner_references import controller_of
+from segue.lint.target import KINDS
+from segue.owner_references import Controller, controller_of
 from segue.selecting import selects
 from segue.spec import MADE_LABEL, PairTarget
+from segue.supervision import SUPERVISIONS
 from segue.units import counted, resolve
 
 _FEW = 3
@@ -154,6 +156,34 @@ def overlapping_selectors(facts: Facts) -> list[Found]:
         if facts.ref.kind == "Deployment" and selects(facts.target.selector, labels):
             found.append(_overlap(facts.target.found, f"selects the pods of {_ref(other, 'Deployment')} too"))
     return found
+
+
+def controlled_by_another(facts: Facts) -> list[Found]:
+    """Find targets that the controller of another object writes, such as the Deployment of an InferenceService."""
+    target = facts.rollout.spec.target if facts.rollout else None
+    sides = {target.old, target.new} if isinstance(target, PairTarget) else set()
+    named = (each for each in facts.deployments if each["metadata"]["name"] in sides - {facts.ref.name})
+    return [
+        Found(
+            Severity.ERROR, _ref(each, facts.ref.kind), "metadata.ownerReferences", f"{owner} controls it",
+            _of_its_controller(facts, owner),
+        )
+        for each in (facts.target.found, *named)
+        if (owner := controller_of(each)) is not None
+    ]  # fmt: skip
+
+
+def _of_its_controller(facts: Facts, owner: Controller) -> Mend:
+    """Return the fix: roll the object that controls the target."""
+    target = facts.rollout.spec.target if facts.rollout else None
+    if target is None or isinstance(target, PairTarget):
+        ref = Ref(kind=owner.kind, namespace=facts.ref.namespace, name=owner.name)
+        return Mend(how=How.PATCH, object=ref, body={}, note="change the version there; Segue can roll that object")
+    if owner.kind in KINDS:
+        return facts.respecified({"target": {"kind": owner.kind, "name": owner.name}})
+    known = owner.kind in SUPERVISIONS
+    note = "" if known else f"first describe {owner.kind} to Segue: see docs/targets/supervised.md"
+    return facts.respecified({"target": {"kind": "Supervised", "resource": owner.kind, "name": owner.name}}, note)
 
 
 def _is_side(deployment: Object) -> bool:

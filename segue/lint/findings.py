@@ -46,6 +46,7 @@ class Mend(Frozen):
     how: How
     object: Ref
     body: Object
+    """Empty if the note says what to change."""
     note: str = ""
     """What a person must know or fill in before applying it."""
 

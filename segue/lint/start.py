@@ -47,9 +47,10 @@ def shown_at_start(linted: Linted) -> tuple[Finding, ...]:
 
 def _refused(finding: Finding) -> Refused:
     mend = finding.mend
-    body, note = json.dumps(mend.body, separators=(",", ":")), f" ({mend.note})" if mend.note else ""
+    body = f": {json.dumps(mend.body, separators=(',', ':'))}" if mend.body else ""
+    note = f" ({mend.note})" if mend.note else ""
     return Refused(
         str(finding),
         field=f"lint: {finding.rule}",
-        fix=f"{_MENDS[mend.how].format(mend.object)}: {body}{note}; or accept it: --accept {finding.rule}",
+        fix=f"{_MENDS[mend.how].format(mend.object)}{body}{note}; or accept it: --accept {finding.rule}",
     )

@@ -22,3 +22,4 @@ class LintRule(StrEnum):
     PREEMPTS_OLD_REPLICAS = "preempts-old-replicas"
     VOLUME_NOT_SHARED = "volume-cannot-be-shared"
     OVERLAPPING_SELECTORS = "overlapping-selectors"
+    CONTROLLED_BY_ANOTHER = "controlled-by-another-object"

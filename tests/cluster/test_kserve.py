@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from harness import Lab, Run, open_lab, until
+from harness import ACCEPTED, Lab, Run, open_lab, until
 from kube_api import client_of
 from kubernetes import client
 from operators import Operator
@@ -207,7 +207,25 @@ async def stopped(lab: Lab) -> None:
     await until("as it was before", lambda: ready(lab, "stopped") == 2)
 
 
-CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event, stopped)
+async def its_deployment(lab: Lab) -> None:
+    """Its controller writes its Deployment back: that is told before the start, and costs nothing after it."""
+    await make(lab, "made", 2, least=2)
+    name, rule = "made-predictor", "controlled-by-another-object"
+    change = {"images": {"kserve-container": "example/chat:2"}}
+    with pytest.raises(WorkflowFailureError) as refused:
+        await (await lab.start(name, change)).end()
+    assert f"lint: {rule}: Deployment {lab.namespace}/{name} metadata.ownerReferences: InferenceService made " in str(
+        refused.value.cause
+    )
+    report = await ends(await lab.start(name, change, accept=[*ACCEPTED, rule]), "Aborted")
+    assert "somebody else such as an operator, removed its annotation" in report.status.reason
+    await until("as it was before", lambda: ready(lab, "made") == len(lab.pods("isvc.made-predictor")) == 2)
+    made = lab.deployment(name)
+    assert not made.spec.paused
+    assert not [each for each in made.metadata.annotations if each.startswith("segue.dev/")]
+
+
+CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event, stopped, its_deployment)
 
 
 async def test_each_case_on_its_real_controller(services: Lab) -> None:

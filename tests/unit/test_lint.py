@@ -20,6 +20,7 @@ from segue.lint.start import refuse_errors
 from segue.lint.target import LintSubject
 from segue.merging import merged, merged_by_name
 from segue.spec import Change, Rollout, read_rollout
+from segue.spec.lint_rule import LintRule
 
 Object = dict[str, Any]
 
@@ -405,6 +406,55 @@ def test_the_fix_of_a_controlled_autoscaler_is_made_at_its_controller() -> None:
     assert finding.mend.note == "ScaledObject chat controls it: change the bounds there"
 
 
+def owned(kind: str, *, rollout: Object | None = None, controller: bool = True) -> World:
+    made = world(rollout=rollout)
+    owner = {"apiVersion": "example.org/v1", "kind": kind, "name": "llm", "uid": "1", "controller": controller}
+    made.target["metadata"]["ownerReferences"] = [owner]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "note"),
+    [
+        ("InferenceService", {"kind": "Supervised", "resource": "InferenceService", "name": "llm"}, ""),
+        ("LeaderWorkerSet", {"kind": "LeaderWorkerSet", "name": "llm"}, ""),
+        (
+            "NIMService", {"kind": "Supervised", "resource": "NIMService", "name": "llm"},
+            "first describe NIMService to Segue: see docs/targets/supervised.md",
+        ),
+    ],
+)  # fmt: skip
+def test_a_target_of_an_operator_is_rolled_by_the_operators_object(kind: str, target: Object, note: str) -> None:
+    (finding,) = owned(kind, rollout=rollout()).found("controlled-by-another-object")
+    assert (finding.severity, finding.found) == ("error", f"{kind} llm controls it")
+    assert (finding.mend.how, finding.mend.body, finding.mend.note) == (How.SPEC, {"spec": {"target": target}}, note)
+
+
+def test_without_a_spec_its_operators_object_is_named() -> None:
+    (finding,) = owned("InferenceService").found("controlled-by-another-object")
+    assert str(finding.mend.object) == "InferenceService serving/llm" and finding.mend.body == {}
+    with pytest.raises(Refused, match=r"patch InferenceService serving/llm \(change the version there"):
+        refuse_errors(owned("InferenceService").lint())
+
+
+def test_an_owner_that_does_not_control_it_is_no_hindrance() -> None:
+    assert owned("Application", controller=False).found("controlled-by-another-object") == []
+
+
+def test_each_side_of_a_pair_is_checked_for_a_controller() -> None:
+    spec = rollout()
+    spec["spec"]["target"] = {"kind": "DeploymentPair", "namespace": "serving", "old": "old", "new": "chat"}
+    made = owned("Canary", rollout=spec)
+    other = another({"app": "old"}, {"app": "old"}, name="old")
+    other["metadata"]["ownerReferences"] = [{"kind": "InferenceService", "name": "first", "controller": True}]
+    made.around["deployments"] = [other]
+    found = {str(f.object): f.found for f in made.found("controlled-by-another-object")}
+    assert found == {
+        "Deployment serving/chat": "Canary llm controls it",
+        "Deployment serving/old": "InferenceService first controls it",
+    }
+
+
 PASSES: dict[str, World] = {
     "itself": world(deployments=[another({"app": "chat"}, {"app": "chat"}, name="chat")]),
     "another that is apart": world(deployments=[another({"app": "other"}, {"app": "other"})]),
@@ -521,7 +571,8 @@ def test_a_resource_of_an_operator_is_judged_by_what_it_says() -> None:
 
 
 def test_every_rule_is_tripped() -> None:
-    assert {rule for rule, _, _ in TRIPS.values()} == {rule.name for rule in RULES}
+    by_its_own_tests = {LintRule.CONTROLLED_BY_ANOTHER}  # its fix is another target
+    assert {rule for rule, _, _ in TRIPS.values()} | by_its_own_tests == {rule.name for rule in RULES}
 
 
 def test_every_rule_is_described() -> None:
