@@ -4,6 +4,7 @@ SegueError                  exit 1   something that should not happen
 ├── Refused                 exit 2   the input is refused; the message names field, value and fix
 │   ├── NotFound            exit 2   the target (or the rollout) does not exist
 │   ├── NotAllowed          exit 2   the cluster's access rules forbid it
+│   ├── NotRunning          exit 2   the target runs none of the replicas that it requests (retry helps)
 │   ├── Unchanged           exit 2   the target already runs the wanted version
 │   └── AlreadyRolling      exit 2   a rollout of this target is under way
 ├── Fenced                  exit 4   the target now belongs to somebody else; a person decides
@@ -86,6 +87,12 @@ class NotFound(Refused):
 
 class NotAllowed(Refused):
     """The cluster's access rules forbid it."""
+
+
+class NotRunning(Refused):
+    """The target runs none of the replicas that it requests: its only one may just be replaced."""
+
+    retryable = True
 
 
 class Unchanged(Refused):

@@ -43,7 +43,7 @@ from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.ended_pods import judged, taken_at
-from segue.errors import NotFound, Refused, Stale
+from segue.errors import NotFound, NotRunning, Refused, Stale
 from segue.failures import of_stuck
 from segue.hindrance import hindrance_of, with_stuck
 from segue.history import Revision
@@ -130,15 +130,14 @@ class SupervisedLever:
 
         Raises:
             Refused: for one that another rollout holds, or a change that does not fit it.
+            NotRunning: for one that runs none of its replicas now.
         """
         seen = await self._fetch(request.target)
         saved, owner = _saved(seen.found), annotations_of(seen.found).get(OWNER, "")
         refuse_being_deleted(seen.found, request.target)
         refuse_others(owner, request, engaged=bool(saved))
         if not seen.pods and not saved:
-            why = "runs no replica: nothing would show whether the new version works"
-            fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"
-            raise Refused(why, field="target", value=str(request.target), fix=fix)
+            raise self._not_running(seen, request.target)
         start = saved["version"] if saved else self._version_field(seen.found)
         wanted = self._changed(start, request.change)
         patch = self._patch(seen.found, wanted)
@@ -167,6 +166,12 @@ class SupervisedLever:
                 *lost,
             ),
         )
+
+    def _not_running(self, seen: Supervised, target: Target) -> Refused:
+        why = "runs no replica: nothing would show whether the new version works"
+        fix = "let its operator start one (send a request, set minReplicas: 1, end its stop), or change it directly"
+        is_late = self._least(seen) > 0 and not self._is_stopped(seen)
+        return (NotRunning if is_late else Refused)(why, field="target", value=str(target), fix=fix)
 
     async def scale(self, request: WriteInput, now: float) -> Written:
         """Write the wanted version; the first time, claim the resource and keep its baseline."""

@@ -14,6 +14,7 @@ from segue_local import Stack
 from stacks import kserve_stack
 from temporalio.client import WorkflowFailureError
 
+from segue.client import Rollouts
 from segue.report import Report, to_markdown
 
 GROUP = "serving.kserve.io"
@@ -207,6 +208,26 @@ async def stopped(lab: Lab) -> None:
     await until("as it was before", lambda: ready(lab, "stopped") == 2)
 
 
+async def between_two_pods(lab: Lab) -> None:
+    """Its only pod is gone, and the next one not there yet: the start waits, and says what for."""
+    await make(lab, "between")
+
+    async def scaled(replicas: int) -> None:
+        lab.apps.patch_namespaced_deployment_scale("between-predictor", lab.namespace, {"spec": {"replicas": replicas}})
+        await until("its pods", lambda: len(lab.pods("isvc.between-predictor")) == replicas)
+
+    await scaled(0)
+    run = await start(lab, "between", GOOD)
+    rollouts = Rollouts(lab.temporal, lab.namespace, lab.task_queue)
+
+    async def tells() -> bool:
+        return "runs no replica" in (await rollouts.status(run.handle.id)).waiting_for
+
+    await until("it tells what it waits for", tells)
+    await scaled(1)
+    await ends(run, "Completed")
+
+
 async def its_deployment(lab: Lab) -> None:
     """Its controller writes its Deployment back: that is told before the start, and costs nothing after it."""
     await make(lab, "made", 2, least=2)
@@ -225,7 +246,18 @@ async def its_deployment(lab: Lab) -> None:
     assert not [each for each in made.metadata.annotations if each.startswith("segue.dev/")]
 
 
-CASES = (good, bad, aborted, none_at_least, with_canary, more_than_requested, refused_by_event, stopped, its_deployment)
+CASES = (
+    good,
+    bad,
+    aborted,
+    none_at_least,
+    with_canary,
+    more_than_requested,
+    refused_by_event,
+    stopped,
+    between_two_pods,
+    its_deployment,
+)
 
 
 async def test_each_case_on_its_real_controller(services: Lab) -> None:

@@ -13,7 +13,7 @@ from activities.levers.supervised import STEADY_S, Supervised, SupervisedLever
 from segue.decide import Act, Decision, decide
 from segue.errors import Refused
 from segue.observation import Observation, Version
-from segue.spec import Change, Rules
+from segue.spec import Change, Rules, SupervisedTarget
 from segue.state import Before, Goal, State
 from segue.supervision import SUPERVISIONS
 
@@ -49,6 +49,17 @@ def isvc(predictor: dict[str, Any] | None = None, saved: dict[str, Any] | None =
     ready = [{"type": "Ready", "status": "True"}]
     metadata = {"name": "llm", "uid": "u", "generation": 5, "annotations": annotations}
     return {"kind": "InferenceService", "metadata": metadata, "spec": spec, "status": {"conditions": ready, **status}}
+
+
+def test_only_a_target_that_requests_replicas_may_soon_run_one() -> None:
+    """Its only pod may just be replaced; one that is scaled to zero or stopped needs a person."""
+    target = SupervisedTarget(kind="Supervised", resource="InferenceService", namespace="serving", name="llm")
+    stop: dict[str, Any] = {"conditions": [{"type": "Stopped", "status": "True"}]}
+    at_least_0 = isvc({"minReplicas": 0})
+    for found, is_late in ((isvc(), True), (at_least_0, False), ({**isvc(), "status": stop}, False)):
+        error = LEVER._not_running(LEVER._supervised(found, []), target)
+        assert str(error).startswith("target: 'serving/llm': runs no replica")
+        assert error.retryable is is_late
 
 
 def rolled(before: list[dict[str, Any]], now: list[dict[str, Any]], **status: Any) -> tuple[Supervised, State]:

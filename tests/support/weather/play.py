@@ -429,9 +429,9 @@ class Player:
 
     async def _judged(self, events: Events, before: dict[str, Any], ended_as: str) -> list[str]:
         subject, eyes, done = events.subject, events.eyes, events.done
-        ready = -1
+        ready, replicas = -1, -1
         if ended_as in OUTCOMES:
-            ready = await self._settled(events, ended_as)
+            ready, replicas = await self._settled(events, ended_as)
         await asyncio.to_thread(eyes.close)
         budget = _budget(self.rolled)
         taken, is_groups = done.taken | self.weather.taken, self.rolled.kind == "LeaderWorkerSet"
@@ -460,7 +460,7 @@ class Player:
             images={pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in eyes.pods},
             expected_image=self._images(done.what),
             ready=ready,
-            replicas=eyes.sizes[-1].replicas,
+            replicas=replicas,
             differences=[
                 *(each for each in _differences(subject, ended_as, before) if not self._stays(each)),
                 *(events.leading.differences(ended_as) if events.leading else ()),
@@ -482,22 +482,25 @@ class Player:
     def _questions(self) -> list[dict[str, Any]]:
         return self.hooks.questions.get(self.rolled.hook, [])
 
-    async def _settled(self, events: Events, ended_as: str) -> int:
-        """Wait until the end's pods are all that runs, and return how many are ready.
+    async def _settled(self, events: Events, ended_as: str) -> tuple[int, int]:
+        """Wait until the end's pods are all that runs; return how many are ready, and how many are requested.
 
-        What is still broken is mended: the API server may have been away when that was due.
+        What is still broken is mended: the API server may have been away when that was due. The target is read afresh,
+        because a watch may lag behind the last write.
         """
-        ends, eyes = time.monotonic() + SETTLED_S, events.eyes
+        ends, eyes, replicas = time.monotonic() + SETTLED_S, events.eyes, -1
         expected = self._images([*FOREIGN])[ended_as]
         while time.monotonic() < ends:
             events.mend()
+            with contextlib.suppress(*OUTAGE):
+                replicas = await asyncio.to_thread(events.subject.replicas)
             pods = eyes.pods
             ready = sum(moment.is_ready for moment in eyes.moments[-1].pods.values())
             images = {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
-            if ready == len(pods) == eyes.sizes[-1].replicas and len(images) == 1 and images <= set(expected):
-                return ready
+            if ready == len(pods) == replicas and len(images) == 1 and images <= set(expected):
+                return ready, replicas
             await asyncio.sleep(0.5)
-        return eyes.moments[-1].ready
+        return eyes.moments[-1].ready, replicas
 
     def _allowed(self, happened: list[str]) -> set[str]:
         all_of_it = {*happened, *self.answered}
