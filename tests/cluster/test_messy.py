@@ -290,7 +290,28 @@ async def test_a_pod_that_keeps_the_name_of_a_missing_one_holds_the_rollout(serv
             served.core.delete_namespaced_pod(f"{name}-0", served.namespace, grace_period_seconds=0)
             await case.ends("Completed")
 
+    async def outlived(name: str) -> None:
+        """Somebody removed the owner of a group's workers, as a restore of a backup does: they outlive their leader."""
+        strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
+        readiness = {"minReady": "0s", "deadline": "40s"}
+        async with served.case(name, 3, kind=LeaderWorkerSetSubject, strategy=strategy, readiness=readiness) as case:
+            await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
+            nobody = {"metadata": {"ownerReferences": None}}
+            served.apps.patch_namespaced_stateful_set(f"{name}-0", served.namespace, nobody)
+            await case.run.send("approve")
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+
+            def workers() -> list[str]:
+                return [pod.metadata.name for pod in served.pods(name) if pod.metadata.name.startswith(f"{name}-0-")]
+
+            assert f"pod {name}-0-1 of the former leader still exists" in status.reason, status
+            served.apps.delete_namespaced_stateful_set(f"{name}-0", served.namespace)
+            await until("its workers are gone", lambda: not workers())
+            served.core.delete_namespaced_pod(f"{name}-0", served.namespace)
+            await case.ends("Completed")
+
     await asyncio.gather(
+        outlived("orphaned"),
         quarantined("set", StatefulSetSubject, "app"),
         quarantined("groups", LeaderWorkerSetSubject, "leaderworkerset.sigs.k8s.io/name"),
     )

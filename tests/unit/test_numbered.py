@@ -14,6 +14,7 @@ from activities.levers.numbered.leaderworkerset import KEPT, LeaderWorkerSetLeve
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
+    Taken,
     ended_by_version,
     may_go_back,
     partition_at,
@@ -23,6 +24,7 @@ from activities.levers.numbered.ordinals import (
 )
 from activities.levers.numbered.statefulset import StatefulSetLever
 from activities.levers.ownership import BASELINE
+from activities.levers.pods import made_at
 from activities.levers.template import fingerprint
 from segue.as_before import as_before
 from segue.budget import resolve_budget
@@ -573,13 +575,30 @@ def test_workers_of_a_lost_leader_are_not_of_its_group() -> None:
     lever = LeaderWorkerSetLever(cast("Any", None))
     replica = lever.numbered(there.found, there.revisions, [leader, *workers]).running[0]
     assert replica.ready_since is None
-    assert replica.unready == (
-        "only 1 of the 3 pods of its group exist; llama-0-1 of the former leader still exists, and no other pod can "
-        "have its name: delete it if it stays"
-    )
+    assert replica.unready == "only 1 of the 3 pods of its group exist"
     for worker in workers:
         worker["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
     assert lever.numbered(there.found, there.revisions, [leader, *workers]).running[0].ready_since is not None
+
+
+@pytest.mark.parametrize(
+    ("late_s", "is_being_deleted", "told"), [(5, False, False), (60, False, True), (60, True, False)]
+)
+def test_a_worker_that_outlives_its_leader_for_long_keeps_the_group(
+    late_s: float, is_being_deleted: bool, told: bool
+) -> None:
+    """No version is to blame: its garbage collector does not act, or somebody removed the owner of its StatefulSet."""
+    lever, there = LeaderWorkerSetLever(cast("Any", None)), groups_of({0: (3, "3", "3")})
+    leader, worker = there.pods[0], pod_of_group(0, 1, "3")
+    leader["metadata"]["creationTimestamp"] = "2027-01-15T08:00:02Z"
+    worker["metadata"] |= {"name": f"{leader['metadata']['name']}-1", "creationTimestamp": "2027-01-15T08:00:01Z"}
+    if is_being_deleted:
+        worker["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:03Z"
+    found = lever.numbered(there.found, there.revisions, [leader, worker])
+    kept = lever._with_taken(found, {worker["metadata"]["name"]: worker}, made_at(leader) + late_s)
+    seen = read(kept, rules(0, 1), State(owner="o", progress_at=1.0), None, made_at(leader) + late_s)
+    says = "of the former leader still exists, and no other pod can have its name: delete it" in seen.hindrance
+    assert says is told
 
 
 def test_a_kept_revision_is_not_the_newest() -> None:
@@ -644,7 +663,7 @@ def test_a_pod_that_has_the_name_of_a_missing_one_is_named(
     assert namesakes.keys() <= kind.missing(there).keys()
     versions = {"baseline": Version(template=OLD), "wanted": Version(template=NEW)}
     state = State(owner="o", claimed=True, progress_at=1.0, **versions)
-    seen = read(kind._with_taken(there, namesakes), rules(0, 1), state, None, 1.0)
+    seen = read(kind._with_taken(there, namesakes, 1.0), rules(0, 1), state, None, 1.0)
     told = f"pod {kept} exists and is not the target's" if kept else ""
     assert seen.hindrance.startswith(told) and bool(seen.hindrance) is bool(kept)
     assert not kept or told in str(seen.problem)
@@ -654,7 +673,7 @@ def test_a_pod_that_has_the_name_of_a_missing_one_is_named(
 def test_a_way_back_tells_whose_name_is_taken(running: str) -> None:
     """Also if another old replica is not ready: its controller would make no move for that one."""
     awaited = {i: pod_of(i, "old", ready=each.isupper()) for i, each in enumerate(running)}
-    there = numbered(running, 0, template="old")._replace(taken={"chat-1": 1}, awaited=awaited)
+    there = numbered(running, 0, template="old")._replace(taken={"chat-1": Taken(1)}, awaited=awaited)
     there.found["metadata"]["annotations"] = {BASELINE: json.dumps({"template": TEMPLATES["old"]})}
     versions = {"baseline": Version(template=OLD), "wanted": Version(template=NEW)}
     state = State(owner="o", claimed=True, goal=Goal.BACK, progress_at=9.0, **versions)

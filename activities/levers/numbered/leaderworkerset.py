@@ -44,6 +44,8 @@ KEPT = "segue.dev/revision-of"
 does not delete it."""
 HISTORY = 10
 """How many revisions are kept: as many as a StatefulSet keeps."""
+COLLECTED_S = 15.0
+"""The garbage collector deletes the workers of a lost leader sooner, unless it does not work."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
 _BY_CONTAINER = ("images", "env", "args", "resources")
 
@@ -159,6 +161,13 @@ class LeaderWorkerSetLever(PartitionLever):
     def owns(self, numbered: Numbered, pod: Object) -> bool:
         """Whether the pod has a controller and the label of its groups."""
         return controller_uid(pod) is not None and _label(pod, NAME) == numbered.found["metadata"]["name"]
+
+    def is_left(self, numbered: Numbered, pod: Object, now: float) -> bool:
+        """Whether it is a worker of a leader that was lost some time ago: the garbage collector is late."""
+        leader = numbered.awaited.get(_number(pod))
+        if leader is None or "deletionTimestamp" in pod["metadata"]:
+            return False
+        return made_at(pod) < made_at(leader) and now > made_at(leader) + COLLECTED_S
 
     def template_of(self, found: Object) -> Object:
         """Return a group's template, as the spec of a template."""
@@ -302,7 +311,6 @@ def _group(
 
     Workers that are older than their leader are those of a lost one: the garbage collector deletes them.
     """
-    former = min((str(pod["metadata"]["name"]) for pod in pods if made_at(pod) < made_at(leader)), default="")
     pods = [pod for pod in pods if made_at(pod) >= made_at(leader)]
     size = _size(leader, (pod for pod in pods if pod is not leader))
     key = leader["metadata"]["labels"].get(REVISION, "")
@@ -311,14 +319,16 @@ def _group(
     parts = [read_replica(pod, version, own) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     head = next(part for part in parts if part.name == leader["metadata"]["name"])
     times = [part.ready_since for part in parts]
-    lacking = f"only {len(parts)} of the {size} pods of its group exist{_former(former)}"
-    whole = len(parts) >= size and all(pod["metadata"]["labels"].get(REVISION, "") == key for pod in pods)
+    is_mixed = any(pod["metadata"]["labels"].get(REVISION, "") != key for pod in pods)
+    whole = len(parts) >= size and not is_mixed
     return Replica(
         name=leader["metadata"]["name"],
         version=version,
         ready_since=max(t for t in times if t is not None) if whole and None not in times else None,
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
-        unready=next((part.unready for part in parts if part.unready), "" if len(parts) >= size else lacking),
+        unready=next(
+            (part.unready for part in parts if part.unready), _lacking(leader, parts, size, is_mixed=is_mixed)
+        ),
         unready_since=lost_since(parts) or None,
         containers=tuple(container for part in parts for container in part.containers),
         uid=head.uid,
@@ -335,10 +345,16 @@ def _group(
     )
 
 
-def _former(worker: str) -> str:
-    """Say that a worker of the former leader is in the way; empty without one."""
-    still = f"; {worker} of the former leader still exists, and no other pod can have its name: delete it if it stays"
-    return still if worker else ""
+def _lacking(leader: Object, parts: list[Replica], size: int, *, is_mixed: bool) -> str:
+    """Return why a group is not whole although its pods are ready; empty if it is."""
+    if len(parts) < size:
+        return f"only {len(parts)} of the {size} pods of its group exist"
+    name = leader["metadata"]["name"]
+    return (
+        f"its workers are of another version: if that stays so, delete StatefulSet {name} and then pod {name}"
+        if is_mixed
+        else ""
+    )
 
 
 def _label(pod: Object, name: str) -> str:

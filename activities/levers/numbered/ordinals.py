@@ -31,6 +31,15 @@ HOLD = 1_000_000
 _ANY_RESTARTS = 1_000_000
 
 
+class Taken(NamedTuple):
+    """A pod that has the name of a missing one."""
+
+    number: int
+    """The replica of the missing one."""
+    is_left: bool = False
+    """Whether it is what is left of the former replica, and not somebody else's."""
+
+
 class Numbered(NamedTuple):
     """A target as it is now, with what runs under each number."""
 
@@ -67,8 +76,8 @@ class Numbered(NamedTuple):
     """The version in which its controller creates replicas below the partition; empty if that is not known."""
     rolls: bool = True
     """Whether its controller replaces replicas at all, and not only those that somebody deletes."""
-    taken: Mapping[str, int] = MappingProxyType({})
-    """By name, the number of each pod that has the name of a missing one, and is not the target's."""
+    taken: Mapping[str, Taken] = MappingProxyType({})
+    """By name, the pods that keep missing ones from being created."""
 
     @property
     def version(self) -> str:
@@ -115,11 +124,17 @@ def name_taken(numbered: Numbered) -> str:
 
     It has the name of a missing replica. A StatefulSet's controller fails to create that one first at each try.
     """
-    found = sorted((number, name) for name, number in numbered.taken.items() if number not in numbered.running)
-    return _told_taken(found[0][1]) if found else ""
+    found = sorted((kept.number, name) for name, kept in numbered.taken.items() if kept.number not in numbered.running)
+    return _told_taken(numbered, found[0][1]) if found else ""
 
 
-def _told_taken(name: str) -> str:
+def _told_taken(numbered: Numbered, name: str) -> str:
+    if numbered.taken[name].is_left:
+        leader = name.rpartition("-")[0]
+        return (
+            f"pod {name} of the former leader still exists, and no other pod can have its name: delete it; if it comes "
+            f"back, delete StatefulSet {leader} and then pod {leader}"
+        )
     return (
         f"pod {name} exists and is not the target's (somebody changed its labels, or created it), and no other pod can "
         "have its name: delete it, or restore its labels"
@@ -128,10 +143,11 @@ def _told_taken(name: str) -> str:
 
 def _worker_taken(numbered: Numbered, coming: Iterable[Replica]) -> Hindrance:
     """Return the pods that have the name of a missing worker as what blocks their groups."""
-    kept = {numbered.running[i].name: name for name, i in numbered.taken.items() if i in numbered.running}
+    there = numbered.running
+    kept = {there[each.number].name: name for name, each in numbered.taken.items() if each.number in there}
     if not kept:
         return Hindrance()
-    return Hindrance(sum(each.name in kept for each in coming), _told_taken(kept[min(kept)]))
+    return Hindrance(sum(each.name in kept for each in coming), _told_taken(numbered, kept[min(kept)]))
 
 
 def _explained(problem: Problem | None, why: str) -> Problem | None:

@@ -20,6 +20,7 @@ from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
     HOLD,
     Numbered,
+    Taken,
     comes_back_older,
     may_go_back,
     partition_at,
@@ -125,6 +126,10 @@ class PartitionLever(ABC):
     @abstractmethod
     def owns(self, numbered: Numbered, pod: Object) -> bool:
         """Whether a pod with the name of one of the target's is the target's."""
+
+    def is_left(self, numbered: Numbered, pod: Object, now: float) -> bool:
+        """Whether such a pod is of a former replica, and stays although it was to be deleted."""
+        return False
 
     @abstractmethod
     def template_of(self, found: Object) -> Object:
@@ -255,7 +260,7 @@ class PartitionLever(ABC):
         pods, gone = self.watched(watch, found)
         numbered = self.numbered(found, revisions, pods, sets, gone)
         namesakes = {name: watch.get("pods", name) for name in self.missing(numbered)}
-        seen = self._read(self._with_taken(numbered, namesakes), rules, state, now)
+        seen = self._read(self._with_taken(numbered, namesakes, now), rules, state, now)
         return seen.model_copy(update={"seen_since": watch.current_since})
 
     async def observe(self, target: Target, rules: Rules, state: State, now: float) -> Observation:
@@ -264,13 +269,15 @@ class PartitionLever(ABC):
         fields = [f"metadata.name={name}" for name in [*self.missing(numbered)][:MAX_NAMED]]
         pages = [page for each in fields async for page in self._cluster.pages("pods", target.namespace, each)]
         namesakes = {pod["metadata"]["name"]: pod for page in pages for pod in page["items"]}
-        return self._read(self._with_taken(numbered, namesakes), rules, state, now)
+        return self._read(self._with_taken(numbered, namesakes, now), rules, state, now)
 
-    def _with_taken(self, numbered: Numbered, namesakes: Mapping[str, Object | None]) -> Numbered:
-        """Return what is there with the pods that have the name of a missing one, and are not the target's."""
+    def _with_taken(self, numbered: Numbered, namesakes: Mapping[str, Object | None], now: float) -> Numbered:
+        """Return what is there with the pods that keep missing ones from being created."""
         missing = self.missing(numbered)
-        taken = {name: missing[name] for name, pod in namesakes.items() if pod and not self.owns(numbered, pod)}
-        return numbered._replace(taken=taken)
+        there = [(name, pod) for name, pod in namesakes.items() if pod]
+        kept = {name: Taken(missing[name]) for name, pod in there if not self.owns(numbered, pod)}
+        left = {name: Taken(missing[name], is_left=True) for name, pod in there if self.is_left(numbered, pod, now)}
+        return numbered._replace(taken={**left, **kept})
 
     @fingerprinting_once()
     def _read(self, numbered: Numbered, rules: Rules, state: State, now: float) -> Observation:
