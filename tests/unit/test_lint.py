@@ -144,7 +144,11 @@ def rollout(**spec: Any) -> Object:
 
 CLAIMING = {"volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]}
 TO_HIGH = {"patch": {"spec": {"priorityClassName": "high"}}}
-PRIORITIES = [{"metadata": {"name": name}, "value": value} for name, value in (("low", 100), ("high", 1000))]
+PRIORITIES = [
+    {"metadata": {"name": "low"}, "value": 100},
+    {"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "PreemptLowerPriority"},
+    {"metadata": {"name": "polite"}, "value": 1000, "preemptionPolicy": "Never"},
+]
 
 
 def claim(*modes: str) -> Object:
@@ -203,6 +207,7 @@ GPU = {"resources": {"limits": {"nvidia.com/gpu": "4"}, "requests": {"cpu": "150
 FULL = [running("a", **{"nvidia.com/gpu": "6"})]
 EIGHT: dict[str, Any] = {"nvidia.com/gpu": "8"}
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 BARE_HOOK = {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}}}
 TIGHT = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}, "type": "RollingUpdate"}
 ONE_AWAY = {"strategy": {"maxSurge": 0, "maxUnavailable": 1}}
@@ -435,6 +440,11 @@ PASSES: dict[str, World] = {
         pod={**server(**GPU), "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
         nodes=[node("a", taints=[TAINT], **EIGHT)],
     ),
+    "a taint that admission lets its pods tolerate": world(
+        pod=server(**GPU),
+        nodes=[node("a", taints=[TAINT], **EIGHT)],
+        own_pods=[{"spec": {"tolerations": [TOLERATION]}}, {"spec": {"tolerations": [TOLERATION]}}, {"spec": {}}],
+    ),
     "a taint that only discourages": world(nodes=[node("a", taints=[{**TAINT, "effect": "PreferNoSchedule"}])]),
     "the right node": world(
         pod={**server(), "nodeSelector": {"gpu": "h100"}}, nodes=[node("a"), node("b", labels={"gpu": "h100"})]
@@ -456,6 +466,17 @@ PASSED = [(kind, case) for kind in KINDS for case in PASSES if (kind, case) != (
 @pytest.mark.parametrize(("kind", "case"), PASSED)
 def test_nothing_is_found(kind: str, case: str) -> None:
     assert [f"{f.rule}: {f.found}" for f in of_kind(kind, PASSES[case]).lint().findings] == []
+
+
+def test_a_toleration_that_a_change_removes_is_missing() -> None:
+    """The running pods have it from their template, and not from admission."""
+    given = world(
+        pod={**server(**GPU), "tolerations": [TOLERATION]},
+        nodes=[node("a", taints=[TAINT], **EIGHT)],
+        own_pods=[{"spec": {"tolerations": [TOLERATION]}}],
+        rollout=rollout(change={"patch": {"spec": {"tolerations": None}}}),
+    )
+    assert [each.rule for each in given.found("surge-does-not-fit")] == ["surge-does-not-fit"]
 
 
 def test_a_worker_is_judged_by_what_it_serves() -> None:
@@ -585,6 +606,7 @@ def test_accepted_errors_do_not_fail() -> None:
         pytest.param("low", "low", [], None, id="the same"),
         pytest.param(None, "high", PRIORITIES, "warning", id="where there was none"),
         pytest.param("low", None, PRIORITIES, None, id="none is below a positive one"),
+        pytest.param("low", "polite", PRIORITIES, None, id="higher, and its class never preempts"),
     ],
 )
 def test_only_a_higher_priority_preempts(old: str | None, new: str | None, known: list[Object], severity: str) -> None:
