@@ -172,8 +172,8 @@ class ProxyReach:
 
 
 def content_type(request: ProbeRequest) -> dict[str, str]:
-    """Return the Content-Type header of the body; empty without a body."""
-    if request.body is None:
+    """Return the Content-Type header of the body; empty without a body, or if the request has one of its own."""
+    if request.body is None or any(name.lower() == "content-type" for name, _ in request.headers):
         return {}
     return {"Content-Type": "text/plain" if isinstance(request.body, str) else "application/json"}
 

@@ -328,6 +328,29 @@ async def test_a_worker_that_stood_still(pod: Pod, timeout_s: float) -> None:
         assert (await reach.ask(place, request, {}, timeout_s)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "sent"),
+    [
+        ("a=b", {"content-type": "application/x-www-form-urlencoded"}, ["application/x-www-form-urlencoded"]),
+        ("a=b", {}, ["text/plain"]),
+        ({"a": "b"}, {}, ["application/json"]),
+    ],
+)
+async def test_a_content_type_of_the_spec_is_sent(
+    believer: Believer, pod: Pod, body: Any, headers: dict[str, str], sent: list[str]
+) -> None:
+    seen: list[list[str]] = []
+
+    def says(request: web.Request) -> web.Response:
+        seen.append(request.headers.getall("Content-Type"))
+        return web.json_response({"version": "v2"})
+
+    pod.says = says
+    rules = pod.rules(checks=[{"http": {"method": "POST", "path": "/", "body": body, "headers": headers}}])
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    assert seen == [sent]
+
+
 async def test_a_byte_order_mark_is_left_out(believer: Believer, pod: Pod) -> None:
     """Some servers, such as those of .NET, send one before JSON; JSON itself has no such mark."""
     pod.says = lambda _: web.Response(body=b'\xef\xbb\xbf{"version": "v2"}', content_type="application/json")

@@ -312,6 +312,16 @@ def test_a_native_sidecars_port_is_found() -> None:
     assert read_replica(pod, "v").ports == (("http", 8200), ("sidecar", 8000))
 
 
+def test_a_scheduler_that_fails_gives_the_reason() -> None:
+    """It finds a node, and cannot use it: that is no lack of room, and the pod has no other condition."""
+    why = 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": why}
+    replica = read_replica({"metadata": {"name": "chat-a"}, "spec": {}, "status": {"conditions": [condition]}}, "v")
+    found = diagnose(replica, 0)
+    assert replica.unplaced_since is None
+    assert found is not None and (found.cause, found.message) == (Cause.UNREADY, why)
+
+
 @pytest.mark.parametrize(("placed", "late"), [("2026-01-01T00:00:01Z", False), ("2026-01-01T00:00:20Z", True)])
 def test_getting_a_place_late_is_progress(placed: str, late: bool) -> None:
     """A pod that had to wait for its node needs its time from then on; others do not put the deadline off."""
