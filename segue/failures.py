@@ -27,6 +27,7 @@ _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
 )
+_NAMED = re.compile(r'image "([^"]+)"')
 OOM_KILLED = "OOMKilled"
 """The reason of a container that was killed for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -107,7 +108,7 @@ def _not_its_own(names: list[str]) -> str:
 
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
     waiting = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
-    unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
+    unpulled = bounded(f"{seen.name}: image {_unpulled(seen)}: {seen.waiting}: {_registrys(seen.waiting_message)}")
     too_often = seen.own_restarts > max_restarts
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
@@ -127,6 +128,15 @@ def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | Non
 def _outgrown(seen: ContainerFacts) -> str:
     limit = f"; its limit is {seen.memory_limit}" if seen.memory_limit else ""
     return f"{seen.name} was killed for lack of memory{limit}"
+
+
+def _unpulled(seen: ContainerFacts) -> str:
+    """Return the image that cannot be pulled: the container's own, or that of a volume that it mounts.
+
+    The kubelet reports both in the container's status. Its message may have the own image's name in full.
+    """
+    named = _NAMED.search(seen.waiting_message)
+    return named[1] if named and seen.image not in named[1] else seen.image or "?"
 
 
 def _registrys(message: str) -> str:
