@@ -34,6 +34,8 @@ QUICK_S = 1.0
 """After this time, a request no longer keeps others of its worker from beginning: waiting costs nothing."""
 _BROKEN = re.compile(r"\b400, message[:=] ?")
 """What aiohttp says of every answer that is not valid HTTP; the server may have answered 200."""
+_UNREACHED = "error trying to reach service: "
+"""What the API server writes before the reason for which its proxy got no answer (apimachinery, util/proxy)."""
 _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
 
 
@@ -224,7 +226,11 @@ async def _read(response: aiohttp.ClientResponse, began: float, request: ProbeRe
 
 
 def _proxied(reply: Reply) -> Reply:
-    """Separate errors of the API server from answers of the pod."""
+    """Separate errors of the API server from answers of the pod.
+
+    If the pod does not answer, the API server says so. Its other errors are its own (its storage, its load, no such
+    pod), and no evidence about the pod.
+    """
     if reply.status < 400 or '"Status"' not in reply.text:
         return reply
     try:
@@ -236,9 +242,9 @@ def _proxied(reply: Reply) -> Reply:
     why = bounded(str(answer.get("message", "")))
     if reply.status in {401, 403}:
         return Reply(unsent=f"{why}; {_RIGHTS}")
-    if reply.status == 429:
+    if not why.startswith(_UNREACHED):
         return Reply(unsent=why)
-    return Reply(trouble=why.removeprefix("error trying to reach service: "), took_s=reply.took_s)
+    return Reply(trouble=why.removeprefix(_UNREACHED), took_s=reply.took_s)
 
 
 @asynccontextmanager
