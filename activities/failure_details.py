@@ -12,7 +12,7 @@ from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
 from activities.memory_peak import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe, with_warning
+from segue.failures import culprit, with_event, with_log, with_peak, with_probe, with_warning
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
@@ -53,9 +53,9 @@ async def explained(
             if problem.cause in _STARTING and replica.ready_since is None:
                 problem = with_event(problem, await _unstarted_message(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
-                problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
+                problem = with_peak(problem, await _most_seen(peaks, namespace, replica, culprit(problem, replica)))
             if problem.cause in _ENDED:
-                problem = with_log(problem, await _last_words(cluster, namespace, replica))
+                problem = with_log(problem, await _last_words(cluster, namespace, replica, culprit(problem, replica)))
     except (SegueError, TimeoutError) as error:
         log.info("no further details of %s/%s: %s", namespace, replica.name, error)
     return problem
@@ -81,14 +81,12 @@ async def warned(cluster: Cluster, target: Target, problem: Problem, since: floa
     return with_warning(problem, who, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
-async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
-    killed = next((c for c in replica.containers if c.ended == OOM_KILLED), None)
+async def _most_seen(peaks: Peaks, namespace: str, replica: Replica, killed: ContainerFacts | None) -> str:
     return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
 
 
-async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:
+async def _last_words(cluster: Cluster, namespace: str, replica: Replica, container: ContainerFacts | None) -> str:
     """Return the last lines of the log of the container that ended."""
-    container = next((c for c in replica.containers if c.ended or c.restarts), None)
     if container is None:
         return ""
     lines = await cluster.pod_log(

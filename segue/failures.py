@@ -155,6 +155,14 @@ def can_start(message: str) -> bool:
     return not _FINAL.search(message) or bool(_NODES_FAULT.search(message))
 
 
+def culprit(problem: Problem, replica: Replica) -> ContainerFacts | None:
+    """Return the container that ended, of which ``diagnose`` made the problem; None without one.
+
+    Others may have ended too: an init container that succeeded comes first in each pod.
+    """
+    return next((each for each in replica.containers if problem.message.startswith(f"{each.name} ")), None)
+
+
 def with_log(problem: Problem, last_words: str) -> Problem:
     """Return the problem with a container's last log lines."""
     return _with(problem, f"; its last words: {last_words}" if last_words else "")

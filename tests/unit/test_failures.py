@@ -13,6 +13,7 @@ from segue.decide import Act, Decision
 from segue.ended_pods import judged
 from segue.failures import (
     APPEARS_S,
+    culprit,
     diagnose,
     unmade,
     unplaced_why,
@@ -315,6 +316,27 @@ def test_a_native_sidecars_port_is_found() -> None:
     own = {"name": "server", "ports": [{"name": "http", "containerPort": 8200}, {"containerPort": 9}]}
     pod = {"metadata": {"name": "a"}, "spec": {"containers": [own], "initContainers": [setup, proxy]}, "status": {}}
     assert read_replica(pod, "v").ports == (("http", 8200), ("sidecar", 8000))
+
+
+@pytest.mark.parametrize(
+    ("server", "cause"),
+    [
+        (container(waiting="CrashLoopBackOff", restarts=1, exit_code=1, ended="Error"), Cause.CRASH_LOOP),
+        (container(restarts=1, exit_code=1, ended="Error"), Cause.RESTARTED),
+        (container(restarts=1, exit_code=137, ended="OOMKilled"), Cause.OUT_OF_MEMORY),
+    ],
+)
+def test_the_last_words_are_those_of_the_container_that_failed(server: ContainerFacts, cause: Cause) -> None:
+    """An init container that loaded the model has ended too, and comes first."""
+    loaded = ContainerFacts("load", is_init=True, ended="Completed", exit_code=0, ready=True)
+    again = ContainerFacts("fetch", is_init=True, restarts=2, ended="Completed", exit_code=0, ready=True)
+    beside = ContainerFacts("serve", ended="Completed", exit_code=0)
+    replica = Replica("chat-a", "v", containers=(loaded, again, beside, server))
+    problem = diagnose(replica, 0)
+    assert problem is not None and problem.cause is cause
+    found = culprit(problem, replica)
+    assert found is not None and found.name == "server"
+    assert culprit(Problem(cause=Cause.ENDED, message="Evicted: it"), replica) is None
 
 
 def test_a_scheduler_that_fails_gives_the_reason() -> None:
