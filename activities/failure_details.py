@@ -82,16 +82,15 @@ async def warned(cluster: Cluster, target: Target, problem: Problem, since: floa
 
 
 async def _most_seen(peaks: Peaks, namespace: str, replica: Replica, killed: ContainerFacts | None) -> str:
-    return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
+    return await peaks.seen(namespace, killed.pod or replica.name, killed.name) if killed else ""
 
 
 async def _last_words(cluster: Cluster, namespace: str, replica: Replica, container: ContainerFacts | None) -> str:
     """Return the last lines of the log of the container that ended."""
     if container is None:
         return ""
-    lines = await cluster.pod_log(
-        namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES
-    )
+    pod = container.pod or replica.name
+    lines = await cluster.pod_log(namespace, pod, container.name, previous=_runs_again(container), lines=_LINES)
     return tail(lines, _LINES)
 
 

@@ -158,9 +158,11 @@ def can_start(message: str) -> bool:
 def culprit(problem: Problem, replica: Replica) -> ContainerFacts | None:
     """Return the container that ended, of which ``diagnose`` made the problem; None without one.
 
-    Others may have ended too: an init container that succeeded comes first in each pod.
+    Others may have ended too: an init container that succeeded comes first in each pod. In a group, each pod may have
+    one of its name.
     """
-    return next((each for each in replica.containers if problem.message.startswith(f"{each.name} ")), None)
+    named = [each for each in replica.containers if problem.message.startswith(f"{each.name} ")]
+    return next((each for each in named if each.ended or each.restarts), None)
 
 
 def with_log(problem: Problem, last_words: str) -> Problem:

@@ -337,6 +337,11 @@ def test_the_last_words_are_those_of_the_container_that_failed(server: Container
     found = culprit(problem, replica)
     assert found is not None and found.name == "server"
     assert culprit(Problem(cause=Cause.ENDED, message="Evicted: it"), replica) is None
+    group = Replica("chat-0", "v", containers=(container(ready=True), server._replace(pod="chat-0-1")))
+    problem = diagnose(group, 0)
+    assert problem is not None
+    found = culprit(problem, group)
+    assert found is not None and found.pod == "chat-0-1"
 
 
 def test_a_scheduler_that_fails_gives_the_reason() -> None:

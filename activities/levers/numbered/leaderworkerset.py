@@ -320,7 +320,9 @@ def _group(
         unschedulable=next((part.unschedulable for part in parts if part.unschedulable), ""),
         unready=next((part.unready for part in parts if part.unready), "" if len(parts) >= size else lacking),
         unready_since=lost_since(parts) or None,
-        containers=tuple(container for part in parts for container in part.containers),
+        containers=tuple(
+            each if part is head else each._replace(pod=part.name) for part in parts for each in part.containers
+        ),
         uid=head.uid,
         address=head.address,
         ports=head.ports,
