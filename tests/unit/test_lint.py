@@ -260,6 +260,10 @@ TRIPS: dict[str, tuple[str, str, World]] = {
         "no-disruption-budget", "warning", world(budgets=[budget(labels={"app": "other"}, maxUnavailable=1)]),
     ),
     "all must be there": ("blocking-disruption-budget", "error", world(budgets=[budget(minAvailable=4)])),
+    "two budgets": (
+        "blocking-disruption-budget", "warning",
+        world(budgets=[budget(maxUnavailable=1), budget("all", maxUnavailable=1)]),
+    ),
     "100%": ("blocking-disruption-budget", "error", world(budgets=[budget(minAvailable="100%")])),
     "none may go": ("blocking-disruption-budget", "error", world(budgets=[budget(maxUnavailable=0)])),
     "0%": ("blocking-disruption-budget", "error", world(1, budgets=[budget(maxUnavailable="0%")])),
