@@ -36,6 +36,8 @@ _BROKEN = re.compile(r"\b400, message[:=] ?")
 """What aiohttp says of every answer that is not valid HTTP; the server may have answered 200."""
 _UNREACHED = "error trying to reach service: "
 """What the API server writes before the reason for which its proxy got no answer (apimachinery, util/proxy)."""
+_TUNNEL = re.compile(r"No agent available|tunnel (?:is )?closed")
+"""Where the API server reaches nodes by a tunnel (konnectivity): the tunnel fails, and no pod was asked."""
 _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
 
 
@@ -242,7 +244,7 @@ def _proxied(reply: Reply) -> Reply:
     why = bounded(str(answer.get("message", "")))
     if reply.status in {401, 403}:
         return Reply(unsent=f"{why}; {_RIGHTS}")
-    if not why.startswith(_UNREACHED):
+    if not why.startswith(_UNREACHED) or _TUNNEL.search(why):
         return Reply(unsent=why)
     return Reply(trouble=why.removeprefix(_UNREACHED), took_s=reply.took_s)
 

@@ -393,6 +393,7 @@ def status_of(code: int, message: str) -> Reply:
     [
         (status_of(503, "error trying to reach service: dial tcp 10.0.0.1:80: connect: connection refused"),
          "dial tcp 10.0.0.1:80: connect: connection refused", ""),
+        (status_of(503, "error trying to reach service: No agent available"), "", "error trying to reach service: No"),
         (status_of(500, "etcdserver: leader changed"), "", "etcdserver: leader changed"),
         (status_of(503, "the server is currently unable to handle the request"), "", "the server is currently unable"),
         (status_of(429, "too many requests"), "", "too many requests"),
