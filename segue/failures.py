@@ -21,6 +21,8 @@ _REFUSED_BY_REGISTRY = re.compile(
 """Answers that every further try gets too. All other failures of a pull may pass."""
 _BUSY = re.compile(r"toomanyrequests|too many requests|\b429\b|quota exceeded|rate limit", re.IGNORECASE)
 """Answers of a registry that is too busy; some of them also say *denied*."""
+_NODES_STORE = re.compile(r"content digest \S+: not found|snapshot \S+ does not exist: not found")
+"""The runtime lost a layer of the image from its own store: another try, or another node, may succeed."""
 _MISNAMED = re.compile(r"no such host|\blookup |x509:|server gave HTTP response to HTTPS client")
 """The registry's name does not resolve, or another server answers there: after a second try, it is taken for a typo."""
 _WRAPPING = re.compile(
@@ -147,7 +149,7 @@ def _registrys(message: str) -> str:
 def _is_refused(message: str, *, again: bool = False) -> bool:
     """Whether every further try to pull an image would fail; ``again``: it was tried again."""
     refused = _REFUSED_BY_REGISTRY.search(message) or (again and _MISNAMED.search(message))
-    return bool(refused) and not _BUSY.search(message)
+    return bool(refused) and not _BUSY.search(message) and not _NODES_STORE.search(message)
 
 
 def can_start(message: str) -> bool:

@@ -31,6 +31,7 @@ from segue.replica import ContainerFacts, Pods, Replica
 
 PULLS = "failed to resolve image: r.example/llm:9: not found"
 BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: code = NotFound desc = {PULLS}'
+UNPACK = 'rpc error: code = NotFound desc = failed to pull and unpack image "r.example/llm:9":'
 AGAIN = 'Back-off pulling image "r.example/llm:9": ErrImagePull: unexpected status from HEAD request: {}'
 
 
@@ -54,6 +55,12 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
     ("named-in-full", container(waiting="ErrImagePull",
      waiting_message='failed to pull and unpack image "docker.io/r.example/llm:9": failed to resolve image: EOF'),
      Cause.IMAGE_PULL, False, "server: image r.example/llm:9: ErrImagePull: EOF"),
+    *((f"lost-by-the-node-{number}", container(waiting="ErrImagePull", waiting_message=f"{UNPACK} {why}: not found"),
+       Cause.IMAGE_PULL, False, "not found")
+      for number, why in enumerate((
+          'failed to prepare extraction snapshot "extract-1 sha256:a": parent snapshot sha256:b does not exist',
+          "failed to unpack image on snapshotter overlayfs: content digest sha256:c",
+      ))),
     ("unauthorized", container(waiting="ErrImagePull", waiting_message="rpc error: 401 Unauthorized"),
      Cause.IMAGE_PULL, True, "401 Unauthorized"),
     ("network", container(waiting="ErrImagePull", waiting_message="rpc error: dial tcp: i/o timeout"),
