@@ -6,6 +6,7 @@ The worker requests them just before it reports the failure, not at each observa
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object
@@ -29,8 +30,12 @@ _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
 
 _STARTING = {Cause.UNREADY, Cause.DEADLINE}
-_UNSTARTED = ("FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox")
-"""Reasons of events: a volume cannot be attached or mounted, or the pod gets no network, address or runtime."""
+_UNSTARTED = {
+    "FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedMountOnFilesystemMismatch",
+    "FailedCreatePodSandBox", "FailedCreatePodContainer", "NetworkNotReady", "FailedPrepareDynamicResources",
+}  # fmt: skip
+"""Reasons of events (``pkg/kubelet/events``): a volume cannot be attached or mounted, or the pod gets no network,
+address, runtime or devices."""
 
 _KILLING = {"Liveness", "Startup"}
 """Probes whose failure ends a container."""
@@ -107,9 +112,13 @@ async def _probe_message(cluster: Cluster, namespace: str, replica: Replica, kin
 
 
 async def _unstarted_message(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """Return the latest event that tells why a pod does not start on its node."""
-    found = [event for reason in _UNSTARTED for event in await _events(cluster, namespace, replica, reason)]
-    latest = max(found, key=happened, default=None)
+    return unstarted(await cluster.warnings(namespace, "Pod", replica.name), replica.uid)
+
+
+def unstarted(warnings: Iterable[Object], uid: str) -> str:
+    """Return the latest of these events that tells why the pod with this uid does not start on its node."""
+    own = (each for each in warnings if each.get("involvedObject", {}).get("uid") == uid)
+    latest = max((each for each in own if each.get("reason") in _UNSTARTED), key=happened, default=None)
     return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
 
 

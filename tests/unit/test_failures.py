@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from activities.failure_details import unstarted
 from activities.kept_fields import kept
 from activities.levers.pods import read_replica
 from activities.levers.template import containers_of
@@ -349,6 +350,22 @@ def test_the_last_words_are_those_of_the_container_that_failed(server: Container
     assert problem is not None
     found = culprit(problem, group)
     assert found is not None and found.pod == "chat-0-1"
+
+
+def test_why_a_pod_does_not_start_on_its_node() -> None:
+    """The latest event of this pod, and not of one that had its name."""
+
+    def event(reason: str, at: str, uid: str = "u") -> dict[str, Any]:
+        return {"reason": reason, "message": f"{reason} {at}", "lastTimestamp": at, "involvedObject": {"uid": uid}}
+
+    events = [
+        event("FailedPrepareDynamicResources", "2026-01-01T00:00:02Z"),
+        event("FailedMount", "2026-01-01T00:00:01Z"),
+        event("FailedMount", "2026-01-01T00:00:03Z", uid="former"),
+        event("Unhealthy", "2026-01-01T00:00:04Z"),
+    ]
+    assert unstarted(events, "u") == "FailedPrepareDynamicResources: FailedPrepareDynamicResources 2026-01-01T00:00:02Z"
+    assert unstarted(events[2:], "u") == ""
 
 
 def test_a_scheduler_that_fails_gives_the_reason() -> None:
