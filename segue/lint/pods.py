@@ -15,7 +15,10 @@ _LIVENESS_PATHS = {"/", "/live", "/livez", "/health/live", "/healthz/live", "/v2
 _READY_PATH = "/v2/health/ready"
 _MLSERVER = "mlserver"
 _MODEL_READY_PATH = "/v2/models/MODEL/ready"
-_READY_PATHS = {"vllm": "/health", "text-generation-inference": "/health", _MLSERVER: _MODEL_READY_PATH}
+_READY_PATHS = {
+    **dict.fromkeys(("vllm", "sglang", "llama.cpp", "text-generation-inference"), "/health"),
+    _MLSERVER: _MODEL_READY_PATH,
+}
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _PROBES = ("readinessProbe", "startupProbe", "livenessProbe")
 _LOAD_S = 60

@@ -472,6 +472,23 @@ def test_nothing_is_found(kind: str, case: str) -> None:
     assert [f"{f.rule}: {f.found}" for f in of_kind(kind, PASSES[case]).lint().findings] == []
 
 
+@pytest.mark.parametrize(
+    ("image", "path"),
+    [
+        ("vllm/vllm-openai", "/health"),
+        ("lmsysorg/sglang", "/health"),
+        ("ghcr.io/ggml-org/llama.cpp", "/health"),
+        ("seldonio/mlserver", "/v2/models/MODEL/ready"),
+        ("example/chat", "/v2/health/ready"),
+    ],
+)
+def test_the_path_of_a_readiness_probe_fits_the_server(image: str, path: str) -> None:
+    """A path that the server does not have would keep each replica from being ready."""
+    (finding,) = world(pod=server(image=f"{image}:1@{DIGEST}", readinessProbe=None)).found("no-readiness-probe")
+    (container,) = finding.mend.body["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == path
+
+
 def test_a_toleration_that_a_change_removes_is_missing() -> None:
     """The running pods have it from their template, and not from admission."""
     given = world(
