@@ -38,10 +38,12 @@ class PodTemplate(NamedTuple):
     def tolerating(self, running: Iterable[Object]) -> "PodTemplate":
         """Return the same with the tolerations that admission added to running pods, by their specs.
 
-        It adds some for accelerators (ExtendedResourceToleration, as on GKE; a webhook): the template has none.
+        It adds some for accelerators (ExtendedResourceToleration, as on GKE; a webhook): the template has none. Those
+        for a limited time, which every pod gets for failures of its node, do not count.
         """
         own = (*self.old_tolerations, *self.demand.tolerations)
-        found = (each for spec in running for each in spec.get("tolerations", []) if each not in own)
+        there = (each for spec in running for each in spec.get("tolerations", []) if "tolerationSeconds" not in each)
+        found = (each for each in there if each not in own)
         added = {json.dumps(each, sort_keys=True): each for each in found}
         tolerations = (*self.demand.tolerations, *added.values())
         return self._replace(demand=self.demand.model_copy(update={"tolerations": tolerations}))

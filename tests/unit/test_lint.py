@@ -489,6 +489,15 @@ def test_the_path_of_a_readiness_probe_fits_the_server(image: str, path: str) ->
     assert container["readinessProbe"]["httpGet"]["path"] == path
 
 
+def test_the_tolerations_that_every_pod_gets_do_not_count() -> None:
+    defaults = [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        for key in ("not-ready", "unreachable")
+    ]
+    (pods,) = world(own_pods=[{"spec": {"tolerations": [*defaults, TOLERATION]}}]).facts().pods
+    assert pods.demand.tolerations == (TOLERATION,)
+
+
 def test_a_toleration_that_a_change_removes_is_missing() -> None:
     """The running pods have it from their template, and not from admission."""
     given = world(
