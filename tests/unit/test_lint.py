@@ -237,6 +237,12 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     "MLServer's health as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(image="example/mlserver:1")),
     ),
+    "SGLang's models as readiness": (
+        "readiness-cannot-tell-a-loaded-model", "warning",
+        world(pod=server(
+            image=f"example/sglang:1@{DIGEST}", readinessProbe={"httpGet": {"path": "/v1/models", "port": 80}},
+        )),
+    ),
     "the root as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(readinessProbe={"httpGet": {"port": 80}})),
     ),
