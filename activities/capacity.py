@@ -289,7 +289,10 @@ def requested(pod: Object, kind: str) -> Numbers:
     for container in pod.get("containers", []):
         _add(total, _of(container, kind))
     amounts = {name: max(total.get(name, Decimal(0)), peak.get(name, Decimal(0))) for name in {*total, *peak}}
-    amounts |= _of(pod, kind)  # set for the pod as a whole
+    # Set for the pod as a whole. There, a limit is the request only of what no container requests.
+    whole = pod.get("resources") or {}
+    amounts = {**numbers_of(whole.get("limits") or {}), **amounts} if kind == "requests" else amounts
+    amounts |= numbers_of(whole.get(kind) or {})
     _add(amounts, numbers_of(pod.get("overhead", {})))
     return amounts
 

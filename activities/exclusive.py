@@ -30,8 +30,11 @@ def _ports(spec: Object) -> Iterator[str]:
     sidecars = (each for each in spec.get("initContainers", []) if each.get("restartPolicy") == "Always")
     for container in (*spec.get("containers", []), *sidecars):
         for port in container.get("ports", []):
-            if port.get("hostPort") and port.get("hostIP", "") in _ANY_ADDRESS:
-                yield f"hostPort {port['hostPort']}/{port.get('protocol', 'TCP')}"
+            # In the network of its node, each port is a host port. The API server writes that into pods, and not into
+            # the templates of their controllers.
+            taken = port.get("hostPort") or (spec.get("hostNetwork") and port["containerPort"])
+            if taken and port.get("hostIP", "") in _ANY_ADDRESS:
+                yield f"hostPort {taken}/{port.get('protocol', 'TCP')}"
 
 
 def _places(spec: Object, labels: Mapping[str, str], namespace: str) -> Iterator[str]:

@@ -6,13 +6,14 @@ The worker requests them just before it reports the failure, not at each observa
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
 from activities.memory_peak import Peaks
 from segue.errors import SegueError
-from segue.failures import OOM_KILLED, with_event, with_log, with_peak, with_probe, with_warning
+from segue.failures import culprit, with_event, with_log, with_peak, with_probe, with_warning
 from segue.masking import tail
 from segue.observation import Cause, Observation, Problem
 from segue.replica import ContainerFacts, Replica
@@ -29,8 +30,12 @@ _ENDED = {Cause.CRASH_LOOP, Cause.RESTARTED, Cause.OUT_OF_MEMORY}
 _PROBED = {Cause.UNREADY, Cause.RESTARTED, Cause.DEADLINE}
 
 _STARTING = {Cause.UNREADY, Cause.DEADLINE}
-_UNSTARTED = ("FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedCreatePodSandBox")
-"""Reasons of events: a volume cannot be attached or mounted, or the pod gets no network, address or runtime."""
+_UNSTARTED = {
+    "FailedAttachVolume", "FailedMount", "FailedMapVolume", "FailedMountOnFilesystemMismatch",
+    "FailedCreatePodSandBox", "FailedCreatePodContainer", "NetworkNotReady", "FailedPrepareDynamicResources",
+}  # fmt: skip
+"""Reasons of events (``pkg/kubelet/events``): a volume cannot be attached or mounted, or the pod gets no network,
+address, runtime or devices."""
 
 _KILLING = {"Liveness", "Startup"}
 """Probes whose failure ends a container."""
@@ -53,9 +58,9 @@ async def explained(
             if problem.cause in _STARTING and replica.ready_since is None:
                 problem = with_event(problem, await _unstarted_message(cluster, namespace, replica))
             if problem.cause is Cause.OUT_OF_MEMORY:
-                problem = with_peak(problem, await _most_seen(peaks, namespace, replica))
+                problem = with_peak(problem, await _most_seen(peaks, namespace, replica, culprit(problem, replica)))
             if problem.cause in _ENDED:
-                problem = with_log(problem, await _last_words(cluster, namespace, replica))
+                problem = with_log(problem, await _last_words(cluster, namespace, replica, culprit(problem, replica)))
     except (SegueError, TimeoutError) as error:
         log.info("no further details of %s/%s: %s", namespace, replica.name, error)
     return problem
@@ -81,19 +86,16 @@ async def warned(cluster: Cluster, target: Target, problem: Problem, since: floa
     return with_warning(problem, who, f"{latest.get('reason', '')}: {latest.get('message', '')}")
 
 
-async def _most_seen(peaks: Peaks, namespace: str, replica: Replica) -> str:
-    killed = next((c for c in replica.containers if c.ended == OOM_KILLED), None)
-    return await peaks.seen(namespace, replica.name, killed.name) if killed else ""
+async def _most_seen(peaks: Peaks, namespace: str, replica: Replica, killed: ContainerFacts | None) -> str:
+    return await peaks.seen(namespace, killed.pod or replica.name, killed.name) if killed else ""
 
 
-async def _last_words(cluster: Cluster, namespace: str, replica: Replica) -> str:
+async def _last_words(cluster: Cluster, namespace: str, replica: Replica, container: ContainerFacts | None) -> str:
     """Return the last lines of the log of the container that ended."""
-    container = next((c for c in replica.containers if c.ended or c.restarts), None)
     if container is None:
         return ""
-    lines = await cluster.pod_log(
-        namespace, replica.name, container.name, previous=_runs_again(container), lines=_LINES
-    )
+    pod = container.pod or replica.name
+    lines = await cluster.pod_log(namespace, pod, container.name, previous=_runs_again(container), lines=_LINES)
     return tail(lines, _LINES)
 
 
@@ -110,9 +112,13 @@ async def _probe_message(cluster: Cluster, namespace: str, replica: Replica, kin
 
 
 async def _unstarted_message(cluster: Cluster, namespace: str, replica: Replica) -> str:
-    """Return the latest event that tells why a pod does not start on its node."""
-    found = [event for reason in _UNSTARTED for event in await _events(cluster, namespace, replica, reason)]
-    latest = max(found, key=happened, default=None)
+    return unstarted(await cluster.warnings(namespace, "Pod", replica.name), replica.uid)
+
+
+def unstarted(warnings: Iterable[Object], uid: str) -> str:
+    """Return the latest of these events that tells why the pod with this uid does not start on its node."""
+    own = (each for each in warnings if each.get("involvedObject", {}).get("uid") == uid)
+    latest = max((each for each in own if each.get("reason") in _UNSTARTED), key=happened, default=None)
     return f"{latest['reason']}: {latest.get('message', '')}" if latest else ""
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from activities.autoscaling import as_before
@@ -155,8 +156,9 @@ def facts_of(
     nodes: Sequence[Node] = (),
 ) -> Facts:  # fmt: skip
     """Return the facts that lint checks, from the objects. Pure."""
+    running = [pod["spec"] for pod in around.own_pods]
     return Facts(
-        target=judged,
+        target=replace(judged, pods=tuple(each.tolerating(running) for each in judged.pods)),
         rollout=rollout,
         digests=_digests(around.own_pods),
         budgets=around.budgets,
@@ -165,6 +167,7 @@ def facts_of(
         nodes=nodes,
         quotas=quotas_of(around.quotas),
         priorities=_priorities(around, unknown),
+        never_preempting=_never_preempting(around),
         claims=around.claims,
         unknown={**unknown, **({NEEDS.template: judged.untried} if judged.untried else {})},
     )
@@ -187,6 +190,18 @@ def _priorities(around: Around, unknown: Mapping[str, str]) -> dict[str, int]:
         known[each["metadata"]["name"]] = each["value"]
         default |= {"": each["value"]} if each.get("globalDefault") else {}
     return {**known, **default}
+
+
+def _never_preempting(around: Around) -> frozenset[str]:
+    """Return the priority classes whose pods do not preempt; admission writes their policy into the pods."""
+    classes = [each for each in around.priorities if each.get("preemptionPolicy") == "Never"]
+    running = {
+        pod["spec"].get("priorityClassName", "")
+        for pod in around.own_pods
+        if pod["spec"].get("preemptionPolicy") == "Never"
+    }
+    default = {"" for each in classes if each.get("globalDefault")}
+    return frozenset({each["metadata"]["name"] for each in classes} | default | running - {""})
 
 
 class _FactsReader:

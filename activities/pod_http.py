@@ -34,6 +34,10 @@ QUICK_S = 1.0
 """After this time, a request no longer keeps others of its worker from beginning: waiting costs nothing."""
 _BROKEN = re.compile(r"\b400, message[:=] ?")
 """What aiohttp says of every answer that is not valid HTTP; the server may have answered 200."""
+_UNREACHED = "error trying to reach service: "
+"""What the API server writes before the reason for which its proxy got no answer (apimachinery, util/proxy)."""
+_TUNNEL = re.compile(r"No agent available|tunnel (?:is )?closed")
+"""Where the API server reaches nodes by a tunnel (konnectivity): the tunnel fails, and no pod was asked."""
 _RIGHTS = "grant the worker deploy/rbac-serving.yaml's role in this namespace, or set SEGUE_POD_ACCESS=direct"
 
 
@@ -172,8 +176,8 @@ class ProxyReach:
 
 
 def content_type(request: ProbeRequest) -> dict[str, str]:
-    """Return the Content-Type header of the body; empty without a body."""
-    if request.body is None:
+    """Return the Content-Type header of the body; empty without a body, or if the request has one of its own."""
+    if request.body is None or any(name.lower() == "content-type" for name, _ in request.headers):
         return {}
     return {"Content-Type": "text/plain" if isinstance(request.body, str) else "application/json"}
 
@@ -224,7 +228,11 @@ async def _read(response: aiohttp.ClientResponse, began: float, request: ProbeRe
 
 
 def _proxied(reply: Reply) -> Reply:
-    """Separate errors of the API server from answers of the pod."""
+    """Separate errors of the API server from answers of the pod.
+
+    If the pod does not answer, the API server says so. Its other errors are its own (its storage, its load, no such
+    pod), and no evidence about the pod.
+    """
     if reply.status < 400 or '"Status"' not in reply.text:
         return reply
     try:
@@ -236,9 +244,9 @@ def _proxied(reply: Reply) -> Reply:
     why = bounded(str(answer.get("message", "")))
     if reply.status in {401, 403}:
         return Reply(unsent=f"{why}; {_RIGHTS}")
-    if reply.status == 429:
+    if not why.startswith(_UNREACHED) or _TUNNEL.search(why):
         return Reply(unsent=why)
-    return Reply(trouble=why.removeprefix("error trying to reach service: "), took_s=reply.took_s)
+    return Reply(trouble=why.removeprefix(_UNREACHED), took_s=reply.took_s)
 
 
 @asynccontextmanager

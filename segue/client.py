@@ -595,10 +595,18 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
     }
     if not status.reason and seen.problem is not None:
         changes["reason"] = str(seen.problem)
-    if strategy is not None and seen.replicas > 0:
+    if strategy is not None and seen.replicas > 0 and _is_in_force(strategy, status):
         budget = resolve_budget(strategy, seen.replicas)
         changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
+
+
+def _is_in_force(strategy: Strategy, status: Status) -> bool:
+    """Whether the strategy that the run began with explains the rollout's own numbers: a retarget may replace it."""
+    if not status.replicas:
+        return True
+    budget = resolve_budget(strategy, status.replicas)
+    return (status.floor, status.ceiling) == (budget.floor, budget.ceiling)
 
 
 def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:

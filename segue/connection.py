@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -35,9 +36,7 @@ async def connect(
     """
     config, converter = _profile(), data_converter()
     address = config.setdefault("target_host", DEFAULT_ADDRESS)
-    if "://" in address:
-        fix = f"write HOST:PORT, such as {DEFAULT_ADDRESS}; TEMPORAL_TLS=true turns TLS on"
-        raise Refused("is a URL", field="TEMPORAL_ADDRESS", value=address, fix=fix)
+    _refuse_address(address)
     try:
         async with asyncio.timeout(timeout_s):
             return await Client.connect(
@@ -55,7 +54,24 @@ async def connect(
         if unusable is not None:
             raise Refused(unusable.why, field=unusable.name, fix=unusable.fix) from error
         why, fix = _connect_reason(error, _shown_by(config))
+        if _PORTLESS.fullmatch(address):
+            fix = f"add the port to TEMPORAL_ADDRESS, such as {address}:7233"
         raise Unreachable(f"Temporal does not answer at {address} ({why})", fix=fix) from error
+
+
+_PORTLESS = re.compile(r"\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+")
+_ADDRESS = re.compile(rf"({_PORTLESS.pattern})(:[0-9]{{1,5}})?")
+"""Without a port, it is the one of HTTP or HTTPS."""
+
+
+def _refuse_address(address: str) -> None:
+    """Refuse what no connection can be opened to: the library's error does not tell that nobody was asked."""
+    if _ADDRESS.fullmatch(address):
+        return
+    fix = f"write HOST:PORT, such as {DEFAULT_ADDRESS}, or [::1]:7233"
+    if "://" in address:
+        raise Refused("is a URL", field="TEMPORAL_ADDRESS", value=address, fix=f"{fix}; TEMPORAL_TLS=true turns TLS on")
+    raise Refused("is not an address", field="TEMPORAL_ADDRESS", value=address, fix=fix)
 
 
 def namespace() -> str:

@@ -22,7 +22,7 @@ _NODES_OWN = frozenset(
 # Reasons of a pod's condition DisruptionTarget: somebody else removed it.
 _TAKEN = frozenset({"PreemptionByScheduler", "DeletionByTaintManager", "EvictionByEvictionAPI", "DeletionByPodGC"})
 # pkg/kubelet/eviction/helpers.go: a node lacks a resource, and these containers use more than they requested.
-_SHORT = re.compile(r"^The node (?:was low on resource|had condition)")
+_SHORT = re.compile(r"^(?:Pod was rejected: )?The node (?:was low on resource|had condition)")
 _OUTGROWN = re.compile(r"was using \S+, request is (\S+), has larger consumption")
 _REJECTED = re.compile(r"^(?:OutOf|UnexpectedAdmissionError|TopologyAffinityError|NodePorts|NodeName|PodOS)")
 

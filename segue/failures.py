@@ -21,12 +21,15 @@ _REFUSED_BY_REGISTRY = re.compile(
 """Answers that every further try gets too. All other failures of a pull may pass."""
 _BUSY = re.compile(r"toomanyrequests|too many requests|\b429\b|quota exceeded|rate limit", re.IGNORECASE)
 """Answers of a registry that is too busy; some of them also say *denied*."""
+_NODES_STORE = re.compile(r"content digest \S+: not found|snapshot \S+ does not exist: not found")
+"""The runtime lost a layer of the image from its own store: another try, or another node, may succeed."""
 _MISNAMED = re.compile(r"no such host|\blookup |x509:|server gave HTTP response to HTTPS client")
 """The registry's name does not resolve, or another server answers there: after a second try, it is taken for a typo."""
 _WRAPPING = re.compile(
     r'(?:Back-off pulling image "[^"]*": ErrImagePull: )?(?:rpc error: )?(?:code = \w+ desc = )?'
     r'(?:failed to pull and unpack image "[^"]*": )?(?:failed to resolve image: )?'
 )
+_NAMED = re.compile(r'image "([^"]+)"')
 OOM_KILLED = "OOMKilled"
 """The reason of a container that was killed for lack of memory."""
 _CONFIGURATION = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
@@ -107,7 +110,7 @@ def _not_its_own(names: list[str]) -> str:
 
 def _container_problem(seen: ContainerFacts, max_restarts: int) -> Problem | None:
     waiting = bounded(f"{seen.name}: {seen.waiting_message or seen.waiting}")
-    unpulled = bounded(f"{seen.name}: image {seen.image or '?'}: {seen.waiting}: {_registrys(seen.waiting_message)}")
+    unpulled = bounded(f"{seen.name}: image {_unpulled(seen)}: {seen.waiting}: {_registrys(seen.waiting_message)}")
     too_often = seen.own_restarts > max_restarts
     cases = (
         (seen.ended == OOM_KILLED, Cause.OUT_OF_MEMORY, _outgrown(seen), too_often),
@@ -129,6 +132,15 @@ def _outgrown(seen: ContainerFacts) -> str:
     return f"{seen.name} was killed for lack of memory{limit}"
 
 
+def _unpulled(seen: ContainerFacts) -> str:
+    """Return the image that cannot be pulled: the container's own, or that of a volume that it mounts.
+
+    The kubelet reports both in the container's status. Its message may have the own image's name in full.
+    """
+    named = _NAMED.search(seen.waiting_message)
+    return named[1] if named and seen.image not in named[1] else seen.image or "?"
+
+
 def _registrys(message: str) -> str:
     """Return the registry's own message, without the image's name and the retries that the kubelet adds to it."""
     return _WRAPPING.sub("", message, count=1) or "the registry gave no reason"
@@ -137,12 +149,22 @@ def _registrys(message: str) -> str:
 def _is_refused(message: str, *, again: bool = False) -> bool:
     """Whether every further try to pull an image would fail; ``again``: it was tried again."""
     refused = _REFUSED_BY_REGISTRY.search(message) or (again and _MISNAMED.search(message))
-    return bool(refused) and not _BUSY.search(message)
+    return bool(refused) and not _BUSY.search(message) and not _NODES_STORE.search(message)
 
 
 def can_start(message: str) -> bool:
     """Whether a container that could not be created or started may start later, by the kubelet's message."""
     return not _FINAL.search(message) or bool(_NODES_FAULT.search(message))
+
+
+def culprit(problem: Problem, replica: Replica) -> ContainerFacts | None:
+    """Return the container that ended, of which ``diagnose`` made the problem; None without one.
+
+    Others may have ended too: an init container that succeeded comes first in each pod. In a group, each pod may have
+    one of its name.
+    """
+    named = [each for each in replica.containers if problem.message.startswith(f"{each.name} ")]
+    return next((each for each in named if each.ended or each.restarts), None)
 
 
 def with_log(problem: Problem, last_words: str) -> Problem:

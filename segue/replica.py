@@ -33,6 +33,8 @@ class ContainerFacts(NamedTuple):
     """Whether its own probes pass; for an init container, whether it succeeded."""
     is_added: bool = False
     """Whether it is not in the template of its version: admission added it when the pod was created."""
+    pod: str = ""
+    """The pod that it is in; empty for that of the replica's name, the leader of a group."""
 
     @property
     def own_restarts(self) -> int:

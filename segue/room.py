@@ -17,11 +17,11 @@ from segue.units import counted
 Amounts = Mapping[str, Decimal]
 
 _KEEPS_OFF = {"NoSchedule", "NoExecute"}
-_GIB = Decimal(2**30)
+_MIB, _GIB = Decimal(2**20), Decimal(2**30)
 _PODS = "pods"
 _OF_QOS = ("cpu", "memory")
 """The resources of which a pod of a quality of service other than BestEffort requests some."""
-_BYTES = {"memory", "ephemeral-storage"}
+_BYTES, _HUGEPAGES = {"memory", "ephemeral-storage"}, "hugepages-"
 
 
 class Demand(Frozen):
@@ -198,7 +198,11 @@ def exceeded(quota: Quota, demand: Demand) -> list[Exceeded]:
 
 def shown(name: str, amount: Decimal) -> str:
     """Return an amount of a resource as text."""
-    return f"{float(amount / _GIB):.3g}Gi" if name in _BYTES else f"{amount.normalize():f}"
+    if name not in _BYTES and not name.startswith(_HUGEPAGES):
+        return f"{amount.normalize():f}"
+    unit, size = ("Mi", _MIB) if 0 < amount < _GIB else ("Gi", _GIB)
+    number = float(amount / size)
+    return f"{number:.0f}{unit}" if number >= 100 else f"{number:.3g}{unit}"
 
 
 def _needed_on(demand: Demand) -> Amounts:

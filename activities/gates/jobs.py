@@ -28,6 +28,8 @@ PATIENCE_S = 60.0
 """How long one question waits for the Job's end. Then it is inconclusive, and evaluated again after the interval."""
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
+_CONTAINER = "gate"
+_APART = "keep sidecars out of it by a label under job.labels, such as sidecar.istio.io/inject"
 
 
 class JobAsker:
@@ -90,18 +92,14 @@ class JobAsker:
             return Verdict(gate=gate.name, result=Result.PASS, why=f"Job {name} completed")
         if "Failed" not in conditions:
             return None
-        pods = await self._pods(namespace, name)
-        ended = [state for pod in pods if (state := ended_of(pod)) is not None]
-        if pods and not ended:
-            return unanswered(gate.name, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
-        return failed(gate.name, name, ended[-1] if ended else {}, conditions["Failed"])
+        return judged_failure(gate.name, name, await self._pods(namespace, name), conditions["Failed"])
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
         waiting = waiting_of(pods[-1]) if pods else "it has no pod yet"
         if waiting:
             return unanswered(gate.name, f"Job {name} is not running: {waiting}")
-        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} is still running")
+        return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} {running_of(pods[-1])}")
 
     async def _pods(self, namespace: str, name: str) -> list[Object]:
         found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
@@ -129,7 +127,7 @@ class JobAsker:
 def job_of(job: JobGate, name: str, labels: Mapping[str, str], environment: Mapping[str, str], owner: Object) -> Object:
     """Return the Job's manifest: one try, and nothing that the pod does not need."""
     container: dict[str, Any] = {
-        "name": "gate",
+        "name": _CONTAINER,
         "image": job.image,
         "command": list(job.command),
         "args": list(job.args),
@@ -179,9 +177,36 @@ def _variable(name: str, value: str | EnvFrom) -> Object:
 
 
 def ended_of(pod: Object) -> Object | None:
-    """Return how the pod's container ended; None if it never ran, or still runs."""
-    statuses = pod.get("status", {}).get("containerStatuses", [])
-    return next((s["state"]["terminated"] for s in statuses if "terminated" in s.get("state", {})), None)
+    """Return how the gate's container ended; None if it never ran, or still runs. Admission may add others."""
+    own = (s for s in pod.get("status", {}).get("containerStatuses", []) if s["name"] == _CONTAINER)
+    return next((s["state"]["terminated"] for s in own if "terminated" in s.get("state", {})), None)
+
+
+def _added_to(pod: Object) -> str:
+    """Return the names of the containers that admission added to the pod, for a person."""
+    names = [s["name"] for s in pod.get("status", {}).get("containerStatuses", []) if s["name"] != _CONTAINER]
+    return ", ".join(names) or "something else"
+
+
+def running_of(pod: Object) -> str:
+    """Return what a running Job does: its container may have ended beside one that does not end by itself."""
+    if ended_of(pod) is None:
+        return "is still running"
+    return f"does not complete: its container has ended, and {_added_to(pod)} runs on; {_APART}"
+
+
+def judged_failure(gate: str, name: str, pods: list[Object], condition: Object) -> Verdict:
+    """Return the verdict of a Job that failed. It is evidence only if the gate's own container failed."""
+    found = [(pod, state) for pod in pods if (state := ended_of(pod)) is not None]
+    if not found:
+        if pods:
+            return unanswered(gate, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
+        return failed(gate, name, {}, condition)
+    pod, ended = found[-1]
+    if ended.get("exitCode") == 0:
+        why = f"Job {name} failed although its container succeeded: {_added_to(pod)} did not; {_APART}"
+        return unanswered(gate, why)
+    return failed(gate, name, ended, condition)
 
 
 def waiting_of(pod: Object) -> str:

@@ -88,6 +88,7 @@ def pod_template(
         demand=demand_of(spec, all_labels, namespace),
         number=number,
         old_class=before["spec"].get("priorityClassName", ""),
+        old_tolerations=tuple(before["spec"].get("tolerations", ())),
     )
 
 

@@ -119,7 +119,8 @@ def read_replica(pod: Object, version: str, own: Collection[str] = ()) -> Replic
         ready_since=seconds_of(ready.get("lastTransitionTime")) if is_ready(pod) else None,
         unschedulable=scheduled.get("message", "") if unplaced else "",
         unplaced_since=seconds_of(scheduled.get("lastTransitionTime")) if unplaced else None,
-        unready="" if is_ready(pod) else ready.get("message", ""),
+        # While the scheduler fails (SchedulerError: a volume is not bound in time, say), no kubelet gives a reason.
+        unready="" if is_ready(pod) else ready.get("message") or scheduled.get("message", ""),
         containers=tuple(_containers(pod, own)),
         marked=ready.get("status") == "False" and ready.get("reason") == DRAINING,
         first=goes_first(pod),

@@ -4,6 +4,7 @@ https://platform.openai.com/docs/api-reference/chat
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,8 @@ from segue.gates.serving_answers import ExpectedAnswer, ParsedReply, Reply
 from segue.spec.serving import Expected, OpenAI
 
 _DONE = "[DONE]"
+_LINE_END = re.compile(r"\r\n|\n|\r")
+"""The line ends of server-sent events. A text may hold others, such as U+2028, which JSON needs not escape."""
 _ERROR_LINES = ("event:error", "error:")
 """How a line of a stream begins, without spaces, if the data after it, or the line itself, is an error."""
 _GIVEN_UP = ("error", "abort")
@@ -77,7 +80,7 @@ def streamed(reply: Reply) -> ParsedReply:
     """Read a stream of server-sent events, which must have a token and an end. Its first event is the document."""
     if reply.status != 200:
         return ParsedReply(document=document_of(reply), loading=says_loading(reply))
-    lines = [line.removeprefix("data:").strip() for line in reply.text.splitlines() if line.startswith("data:")]
+    lines = [line.removeprefix("data:").strip() for line in _LINE_END.split(reply.text) if line.startswith("data:")]
     events = [event for line in lines if isinstance(event := json_of(line), dict)]
     if not events:
         return ParsedReply(broken="no events")
@@ -103,7 +106,7 @@ def _error_in(documents: Iterable[dict[str, Any]]) -> str:
 
 
 def _error_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.replace(" ", "").startswith(_ERROR_LINES)), "")
+    return next((line for line in _LINE_END.split(text) if line.replace(" ", "").startswith(_ERROR_LINES)), "")
 
 
 def _choices(document: dict[str, Any]) -> list[dict[str, Any]]:

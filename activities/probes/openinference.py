@@ -12,6 +12,8 @@ INDEX = ProbeRequest("POST", "/v2/repository/index", {})
 """Part of Triton's repository extension, which MLServer also has."""
 
 _UNLOADED = {"unloaded", "unloading"}
+_WORST = (LoadStanding.LOADING, LoadStanding.FAILED, LoadStanding.UNAVAILABLE, LoadStanding.LOADED)
+"""A load that is under way decides first."""
 
 
 def steps(asks: OpenInference) -> list[Step]:
@@ -58,12 +60,20 @@ def _metadata(asks: OpenInference) -> Read:
 
 
 def states(reply: Reply) -> list[ModelSeen] | None:
-    """Read a repository index; returns None if the reply is not one."""
+    """Read a repository index; returns None if the reply is not one.
+
+    An index has an entry for each version of a model. All must be loaded, so the worst one is the model's state.
+    """
     document = document_of(reply)
     if reply.status != 200 or not isinstance(document, list):
         return None
     items = [item for item in document if isinstance(item, dict) and item.get("name")]
-    return [seen for item in items if (seen := _state(item)) is not None]
+    worst: dict[str, ModelSeen] = {}
+    for seen in filter(None, map(_state, items)):
+        before = worst.setdefault(seen.name, seen)
+        if _WORST.index(seen.standing) < _WORST.index(before.standing):
+            worst[seen.name] = seen
+    return list(worst.values())
 
 
 def _state(item: dict[str, object]) -> ModelSeen | None:

@@ -4,6 +4,7 @@ https://github.com/pytorch/serve/blob/master/docs/management_api.md
 """
 
 from typing import Any
+from urllib.parse import quote
 
 from activities.probes.base import ProbeRequest, Step, document_of, parse_document, parse_ready, text_or_none
 from segue.gates.loading import LoadStanding, ModelSeen
@@ -66,8 +67,11 @@ def names(reply: Reply) -> tuple[list[str], ProbeRequest | None] | None:
 
 
 def described(name: str) -> ProbeRequest:
-    """Return the request for one model's workers."""
-    return ProbeRequest("GET", f"/models/{name}")
+    """Return the request for one model's workers.
+
+    A pod chooses its models' names: through the API server's proxy, none may lead to another path than the pod's.
+    """
+    return ProbeRequest("GET", f"/models/{quote(name, safe='')}")
 
 
 def states(name: str, reply: Reply) -> list[ModelSeen] | None:

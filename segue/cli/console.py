@@ -6,6 +6,7 @@ left out. JSON escapes them.
 
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -40,7 +41,11 @@ def _harmless(text: str) -> str:
 
 
 def write_any_terminal() -> None:
-    """Let a terminal or pipe without Unicode show ``?`` for a character that it does not have."""
+    """Let a terminal or pipe without Unicode show ``?`` for a character that it does not have.
+
+    Output that the caller has closed (``>&-``) goes nowhere.
+    """
+    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -57,7 +62,7 @@ def show(what: RenderableType) -> None:
         stdout().print(what)
     else:
         lines = io.StringIO()
-        _Console(file=lines, width=PIPED_WIDTH, highlight=False, markup=False).print(what)
+        _Console(file=lines, width=PIPED_WIDTH, highlight=False, markup=False, emoji=False).print(what)
         write("\n".join(line.rstrip() for line in lines.getvalue().splitlines()))
 
 
@@ -68,7 +73,7 @@ def width() -> int:
 
 def stdout() -> Console:
     """Return a console that writes to stdout."""
-    return _Console(file=sys.stdout, highlight=False, markup=False)
+    return _Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
 
 
 def write(text: str) -> None:

@@ -134,7 +134,7 @@ async def serving(app: web.Application, address: str, tls: ssl.SSLContext | None
     try:
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=tls).start()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             fix = "write host:port of a free port"
             raise Refused(f"cannot be used: {error}", field="--listen", value=address, fix=fix) from error
         scheme, found = "https" if tls else "http", runner.addresses[0]

@@ -62,6 +62,8 @@ class Verifier:
             )  # fmt: skip
         except jwt.PyJWTError as error:
             raise Denied(f"the token is not accepted: {error}") from error
+        except UnicodeError as error:  # a header may have any bytes
+            raise Denied("the token is not accepted: it is not a JSON Web Token") from error
         return claims
 
     async def _key(self, key_id: Any) -> jwt.PyJWK:
@@ -89,7 +91,7 @@ def read_keys(content: bytes) -> dict[str, jwt.PyJWK]:
     """
     try:
         found = jwt.PyJWKSet.from_dict(json.loads(content))
-    except (jwt.PyJWTError, ValueError, AttributeError, TypeError) as error:
+    except (jwt.PyJWTError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise Refused("is not a JSON Web Key Set", field="--jwks", fix="name the issuer's `jwks_uri`") from error
     keys = {key.key_id: key for key in found.keys if key.key_id and key.algorithm_name in ALGORITHMS}
     if not keys:

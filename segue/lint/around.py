@@ -88,6 +88,22 @@ def blocking_disruption_budget(facts: Facts) -> list[Found]:
         counts = [p.number for p in facts.pods if selects(budget["spec"].get("selector"), p.labels)]
         if counts:
             found += _blocking(facts, budget, sum(counts) * facts.replicas)
+    return [*found, *_several(facts)]
+
+
+def _several(facts: Facts) -> list[Found]:
+    """Find budgets that select pods of another budget, too: the eviction API refuses to evict such a pod."""
+    more: dict[str, tuple[Object, str]] = {}
+    for pods in facts.pods if facts.replicas else ():
+        both = [each for each in facts.budgets if selects(each["spec"].get("selector"), pods.labels)]
+        first, *others = sorted(both, key=lambda each: str(each["metadata"]["name"])) or [{}]
+        more |= {each["metadata"]["name"]: (each, first["metadata"]["name"]) for each in others}
+    found = []
+    for budget, other in more.values():
+        ref = _ref(budget, "PodDisruptionBudget")
+        why = f"selects pods that {other} selects too: a pod of two budgets can never be evicted"
+        mend = Mend(how=How.PATCH, object=ref, body={"spec": {"selector": None}}, note="or delete it, or the other one")
+        found.append(Found(Severity.WARNING, ref, "spec.selector", why, mend))
     return found
 
 

@@ -44,6 +44,8 @@ class Facts:
     quotas: Sequence[Quota] = ()
     priorities: Mapping[str, int] = field(default_factory=dict)
     """The values of the known PriorityClasses; the empty name has that of pods without a class."""
+    never_preempting: frozenset[str] = frozenset()
+    """The PriorityClasses whose pods wait for room; the empty name stands for pods without a class."""
     claims: Sequence[Object] = ()
     """The PersistentVolumeClaims of the namespace."""
     unknown: Mapping[str, str] = field(default_factory=dict)

@@ -15,7 +15,11 @@ _LIVENESS_PATHS = {"/", "/live", "/livez", "/health/live", "/healthz/live", "/v2
 _READY_PATH = "/v2/health/ready"
 _MLSERVER = "mlserver"
 _MODEL_READY_PATH = "/v2/models/MODEL/ready"
-_READY_PATHS = {"vllm": "/health", "text-generation-inference": "/health", _MLSERVER: _MODEL_READY_PATH}
+_SGLANG, _MODELS_PATH = "sglang", "/v1/models"
+_READY_PATHS = {
+    **dict.fromkeys(("vllm", _SGLANG, "llama.cpp", "text-generation-inference"), "/health"),
+    _MLSERVER: _MODEL_READY_PATH,
+}
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _PROBES = ("readinessProbe", "startupProbe", "livenessProbe")
 _LOAD_S = 60
@@ -95,6 +99,8 @@ def _weakness(container: Object) -> str:
         # It is ready when every registered model is. None is registered before the first load begins (mlserver 1.7,
         # handlers/dataplane.py), and one that fails is removed again.
         return f"requests {path}, which MLServer passes before it begins to load a model, and after a load failed"
+    if bare == _MODELS_PATH and _SGLANG in container.get("image", ""):
+        return f"requests {path}, a list that SGLang has before its model is loaded"
     return f"requests {path}, which shows only that the server is alive" if bare in _LIVENESS_PATHS else ""
 
 

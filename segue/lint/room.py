@@ -68,7 +68,7 @@ def _preempting(facts: Facts, budget: Budget, pods: PodTemplate) -> Found:
 def may_preempt(facts: Facts, pods: PodTemplate) -> bool:
     """Whether the new pods have, or may have, a higher priority than those that run."""
     old, new = pods.old_class, pods.spec.get("priorityClassName", "")
-    if old == new or pods.spec.get("preemptionPolicy") == "Never":
+    if old == new or pods.spec.get("preemptionPolicy") == "Never" or new in facts.never_preempting:
         return False
     before, after = facts.priorities.get(old), facts.priorities.get(new)
     if before is None or after is None:

@@ -1,6 +1,7 @@
 """A target of any kind, as the rules read it, and how the kinds differ."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,6 +32,21 @@ class PodTemplate(NamedTuple):
     """How many of its pods one replica has."""
     old_class: str = ""
     """The priority class of the running pods; empty when they name none. ``spec`` has that of the new ones."""
+    old_tolerations: tuple[Object, ...] = ()
+    """The tolerations in the template of the running pods; admission may have added others to the pods."""
+
+    def tolerating(self, running: Iterable[Object]) -> "PodTemplate":
+        """Return the same with the tolerations that admission added to running pods, by their specs.
+
+        It adds some for accelerators (ExtendedResourceToleration, as on GKE; a webhook): the template has none. Those
+        for a limited time, which every pod gets for failures of its node, do not count.
+        """
+        own = (*self.old_tolerations, *self.demand.tolerations)
+        there = (each for spec in running for each in spec.get("tolerations", []) if "tolerationSeconds" not in each)
+        found = (each for each in there if each not in own)
+        added = {json.dumps(each, sort_keys=True): each for each in found}
+        tolerations = (*self.demand.tolerations, *added.values())
+        return self._replace(demand=self.demand.model_copy(update={"tolerations": tolerations}))
 
     def containers(self) -> Iterator[Object]:
         """Yield the containers that serve."""

@@ -76,6 +76,13 @@ def test_otherwise_the_status_stays(status: Status, beat: Beat | None) -> None:
     assert live(status, beat, STRATEGY) == status
 
 
+def test_floor_and_ceiling_are_those_of_the_strategy_in_force() -> None:
+    """A retarget may have replaced the strategy that the run began with, and that the client reads."""
+    status = a_status(replicas=8, floor=6, ceiling=8)
+    shown = live(status, a_beat(101.0), STRATEGY)
+    assert (shown.floor, shown.ceiling, shown.updated_at) == (6, 8, 101.0)
+
+
 @pytest.mark.parametrize("phase", [Phase.HELD, Phase.PAUSED, Phase.AWAITING_APPROVAL, Phase.HOLDING, Phase.NEEDS_HUMAN])
 def test_what_a_stopped_rollout_waits_for_stays(phase: Phase) -> None:
     """What the watch does meanwhile, such as to count the room again, is not why a person is needed."""

@@ -32,6 +32,22 @@ def test_a_reader_that_leaves_ends_the_command_as_shells_do() -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
+def test_output_that_is_closed_goes_nowhere() -> None:
+    """A message that was sent is no error because its answer cannot be shown."""
+    run = f"{sys.executable} -m segue version"
+    for closed, rest in ((">&-", ("", "")), ("2>&-", ("segue ", ""))):
+        ran = subprocess.run(f"{run} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout[:6], ran.stderr) == (0, *rest)
+
+
+def test_a_text_stays_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What people write as the cause of a change, say: no picture takes the place of a word."""
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stdout", stream)
+        show(_table("fix :bug: [red]now"))
+        assert "fix :bug: [red]now" in stream.getvalue()
+
+
 def test_a_terminal_without_unicode_shows_the_plan() -> None:
     env = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(PLAN, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

@@ -86,6 +86,21 @@ def test_an_address_with_a_scheme_is_refused(segue: Segue, monkeypatch: pytest.M
     assert ran.code == 2 and "TEMPORAL_ADDRESS: 'http://temporal:7233': is a URL; write HOST:PORT" in ran.err
 
 
+@pytest.mark.parametrize("address", ["temporal:grpc", "temporal 7233", "::1:7233", "temporal:7233/default"])
+def test_what_is_no_address_is_refused(segue: Segue, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """The library's error reads as if somebody had answered."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", address)
+    ran = segue("list")
+    assert ran.code == 2 and f"TEMPORAL_ADDRESS: '{address}': is not an address; write HOST:PORT" in ran.err
+
+
+def test_an_address_without_a_port_gets_one(segue: Segue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of HTTP or HTTPS, where a gateway may listen. Else the port was forgotten."""
+    monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1")
+    ran = segue("list")
+    assert ran.code == 5 and "add the port to TEMPORAL_ADDRESS, such as 127.0.0.1:7233" in ran.err
+
+
 class Answers(socketserver.ThreadingTCPServer):
     """A server that takes connections over TLS, or answers as HTTP/1.1 without it."""
 

@@ -10,10 +10,11 @@ import pytest
 from aiohttp import web
 
 from activities.gates.serving_checks import GAP_S, Believer
-from activities.pod_http import AT_ONCE, DirectReach, PodEndpoint, ProxyReach, closing
+from activities.pod_http import AT_ONCE, DirectReach, PodEndpoint, ProxyReach, _proxied, closing
 from activities.probes.base import ProbeRequest
 from activities.standstill import STOOD_S
 from segue.errors import Refused
+from segue.gates.serving_answers import Reply
 from segue.observation import Cause, Counts, Observation, Side, Version
 from segue.replica import ContainerFacts, Pods, Replica
 from segue.spec import DeploymentTarget, Rules
@@ -328,6 +329,29 @@ async def test_a_worker_that_stood_still(pod: Pod, timeout_s: float) -> None:
         assert (await reach.ask(place, request, {}, timeout_s)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "sent"),
+    [
+        ("a=b", {"content-type": "application/x-www-form-urlencoded"}, ["application/x-www-form-urlencoded"]),
+        ("a=b", {}, ["text/plain"]),
+        ({"a": "b"}, {}, ["application/json"]),
+    ],
+)
+async def test_a_content_type_of_the_spec_is_sent(
+    believer: Believer, pod: Pod, body: Any, headers: dict[str, str], sent: list[str]
+) -> None:
+    seen: list[list[str]] = []
+
+    def says(request: web.Request) -> web.Response:
+        seen.append(request.headers.getall("Content-Type"))
+        return web.json_response({"version": "v2"})
+
+    pod.says = says
+    rules = pod.rules(checks=[{"http": {"method": "POST", "path": "/", "body": body, "headers": headers}}])
+    await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
+    assert seen == [sent]
+
+
 async def test_a_byte_order_mark_is_left_out(believer: Believer, pod: Pod) -> None:
     """Some servers, such as those of .NET, send one before JSON; JSON itself has no such mark."""
     pod.says = lambda _: web.Response(body=b'\xef\xbb\xbf{"version": "v2"}', content_type="application/json")
@@ -357,6 +381,33 @@ async def test_the_proxy_keeps_authorization() -> None:
     place = PodEndpoint("default", Replica("a", "v"), 80)
     reply = await ProxyReach(None).ask(place, ProbeRequest("GET", "/"), {"Authorization": "x"}, 1)  # type: ignore[arg-type]
     assert "SEGUE_POD_ACCESS=direct" in reply.unsent
+
+
+def status_of(code: int, message: str) -> Reply:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return Reply(code, json.dumps(body), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "trouble", "unsent"),
+    [
+        (status_of(503, "error trying to reach service: dial tcp 10.0.0.1:80: connect: connection refused"),
+         "dial tcp 10.0.0.1:80: connect: connection refused", ""),
+        (status_of(503, "error trying to reach service: No agent available"), "", "error trying to reach service: No"),
+        (status_of(500, "etcdserver: leader changed"), "", "etcdserver: leader changed"),
+        (status_of(503, "the server is currently unable to handle the request"), "", "the server is currently unable"),
+        (status_of(429, "too many requests"), "", "too many requests"),
+        (status_of(404, 'pods "chat-0" not found'), "", 'pods "chat-0" not found'),
+        (status_of(403, "is forbidden"), "", "is forbidden; grant the worker deploy/rbac-serving.yaml"),
+        (Reply(500, '{"kind": "Status"}'), "", ""),
+        (Reply(200, "{}"), "", ""),
+    ],
+)  # fmt: skip
+def test_errors_of_the_api_server_are_not_held_against_a_pod(reply: Reply, trouble: str, unsent: str) -> None:
+    """Only what the proxy says of the pod is: a cluster whose storage fails for 8 s must not roll back."""
+    found = _proxied(reply)
+    assert found.trouble == trouble and found.unsent.startswith(unsent) and bool(found.unsent) is bool(unsent)
+    assert found is reply or not found.status
 
 
 async def test_pods_that_do_not_answer_delay_no_other_rollout(believer: Believer, pod: Pod) -> None:

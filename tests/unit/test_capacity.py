@@ -87,6 +87,8 @@ PLACE = "a place without another pod of serving with app=chat (podAntiAffinity)"
         (ported(hostPort=80, protocol="UDP", hostIP="0.0.0.0"), {"hostPort 80/UDP"}),
         (ported(hostPort=80, hostIP="10.0.0.1"), set()),
         (ported(), set()),
+        ({**ported(), "hostNetwork": True}, {"hostPort 80/TCP"}),
+        ({**ported(hostPort=80), "hostNetwork": True}, {"hostPort 80/TCP"}),
         (apart(), {PLACE}),
         (apart(topologyKey="zone"), set()),
         (apart(labelSelector={"matchLabels": {"app": "other"}}), set()),
@@ -107,6 +109,24 @@ def test_what_only_one_pod_of_a_node_may_take(spec: Object, taken: set[str]) -> 
     assert places_on(counted, demand_of(spec, {"app": "chat"}, "serving")) == (0 if taken else 9)
     sums.drop_pod("1")
     assert not sums.nodes()[0].exclusive
+
+
+@pytest.mark.parametrize(
+    ("whole", "each_gib", "gib"),
+    [
+        ({"limits": {"memory": "64Gi"}}, 8, 16),
+        ({"limits": {"memory": "64Gi"}}, 0, 64),
+        ({"limits": {"memory": "64Gi"}, "requests": {"memory": "32Gi"}}, 8, 32),
+        ({"requests": {"memory": "8Gi"}}, 8, 8),
+        (None, 8, 16),
+    ],
+)
+def test_what_a_pod_requests_as_a_whole(whole: Object | None, each_gib: int, gib: int) -> None:
+    """Its own limit is its request only of what its containers do not request."""
+    own = {"requests": {"memory": f"{each_gib}Gi"}} if each_gib else {}
+    containers = [{"name": name, "resources": own} for name in "ab"]
+    demand = demand_of({"containers": containers, "resources": whole})
+    assert demand.requests == {"memory": gib * 2**30}
 
 
 def test_one_change_counts_one_node_again() -> None:

@@ -101,6 +101,13 @@ async def test_another_token_is_denied(served: Served, bearer: str) -> None:
     assert "the token is not accepted" in text["message"]
 
 
+async def test_any_bytes_as_a_token_are_denied(served: Served) -> None:
+    reader, writer = await _opened(served.address)
+    writer.write(b"POST /decode HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xe9.x.y\r\nContent-Length: 0\r\n\r\n")
+    assert b" 401 " in await reader.readline()
+    writer.close()
+
+
 async def test_who_sends_no_token_is_denied(served: Served) -> None:
     for headers in ({"Authorization": ""}, {"Authorization": "Basic YTpi"}):
         status, text, _ = await served.ask(**headers)
@@ -165,6 +172,7 @@ async def test_the_issuers_keys_are_loaded_again(served: Served, monkeypatch: py
     [
         ("[]", "is not a JSON Web Key Set"),
         ("{", "is not a JSON Web Key Set"),
+        ("[" * 100_000, "is not a JSON Web Key Set"),
         ('{"keys": []}', "is not a JSON Web Key Set"),
         ('{"keys": [{"kty": "oct", "kid": "a", "k": "c2VjcmV0"}]}', "has no key with a `kid` for one of RS, PS"),
     ],
@@ -193,6 +201,7 @@ def test_an_origin_is_scheme_and_host(origin: str) -> None:
 
 async def test_an_address_that_is_taken_is_refused(served: Served) -> None:
     taken = served.address.removeprefix("http://")
-    with pytest.raises(Refused, match=r"^--listen: .*cannot be used"):
-        async with serving(web.Application(), taken, None):
-            pass
+    for address in (taken, "127.0.0.1", "127.0.0.1:99999"):
+        with pytest.raises(Refused, match=r"^--listen: .*cannot be used"):
+            async with serving(web.Application(), address, None):
+                pass

@@ -18,6 +18,11 @@ FAULTS = [
     ("within its request", {"reason": "Evicted", "message": SHORT}, False),
     ("requests nothing", {"reason": "Evicted", "message": SHORT + ABOVE.replace("4Gi", "0")}, False),
     ("the node's pressure", {"reason": "Evicted", "message": "The node had condition: [DiskPressure]. "}, False),
+    (
+        "turned away by pressure",
+        {"reason": "Evicted", "message": "Pod was rejected: The node had condition: [DiskPressure]. "},
+        False,
+    ),
     ("rejected", {"reason": "UnexpectedAdmissionError", "message": REJECTED}, True),
     ("out of", {"reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu"}, True),
     ("its own deadline", {"reason": "DeadlineExceeded"}, True),

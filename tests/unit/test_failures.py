@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from activities.failure_details import unstarted
 from activities.kept_fields import kept
 from activities.levers.pods import read_replica
 from activities.levers.template import containers_of
@@ -13,6 +14,7 @@ from segue.decide import Act, Decision
 from segue.ended_pods import judged
 from segue.failures import (
     APPEARS_S,
+    culprit,
     diagnose,
     unmade,
     unplaced_why,
@@ -30,6 +32,7 @@ from segue.replica import ContainerFacts, Pods, Replica
 
 PULLS = "failed to resolve image: r.example/llm:9: not found"
 BACK_OFF = f'Back-off pulling image "r.example/llm:9": ErrImagePull: rpc error: code = NotFound desc = {PULLS}'
+UNPACK = 'rpc error: code = NotFound desc = failed to pull and unpack image "r.example/llm:9":'
 AGAIN = 'Back-off pulling image "r.example/llm:9": ErrImagePull: unexpected status from HEAD request: {}'
 
 
@@ -48,6 +51,17 @@ CASES: list[tuple[str, ContainerFacts, Cause, bool, str]] = [
      "ImagePullBackOff: r.example/llm:9: not found"),
     ("not-found", container(waiting="ErrImagePull", waiting_message=f"rpc error: code = NotFound desc = {PULLS}"),
      Cause.IMAGE_PULL, True, "server: image r.example/llm:9: ErrImagePull: r.example/llm:9: not found"),
+    ("of-a-volume", container(waiting="ImagePullBackOff", waiting_message=BACK_OFF.replace("llm", "weights")),
+     Cause.IMAGE_PULL, True, "server: image r.example/weights:9: ImagePullBackOff: r.example/weights:9: not found"),
+    ("named-in-full", container(waiting="ErrImagePull",
+     waiting_message='failed to pull and unpack image "docker.io/r.example/llm:9": failed to resolve image: EOF'),
+     Cause.IMAGE_PULL, False, "server: image r.example/llm:9: ErrImagePull: EOF"),
+    *((f"lost-by-the-node-{number}", container(waiting="ErrImagePull", waiting_message=f"{UNPACK} {why}: not found"),
+       Cause.IMAGE_PULL, False, "not found")
+      for number, why in enumerate((
+          'failed to prepare extraction snapshot "extract-1 sha256:a": parent snapshot sha256:b does not exist',
+          "failed to unpack image on snapshotter overlayfs: content digest sha256:c",
+      ))),
     ("unauthorized", container(waiting="ErrImagePull", waiting_message="rpc error: 401 Unauthorized"),
      Cause.IMAGE_PULL, True, "401 Unauthorized"),
     ("network", container(waiting="ErrImagePull", waiting_message="rpc error: dial tcp: i/o timeout"),
@@ -310,6 +324,58 @@ def test_a_native_sidecars_port_is_found() -> None:
     own = {"name": "server", "ports": [{"name": "http", "containerPort": 8200}, {"containerPort": 9}]}
     pod = {"metadata": {"name": "a"}, "spec": {"containers": [own], "initContainers": [setup, proxy]}, "status": {}}
     assert read_replica(pod, "v").ports == (("http", 8200), ("sidecar", 8000))
+
+
+@pytest.mark.parametrize(
+    ("server", "cause"),
+    [
+        (container(waiting="CrashLoopBackOff", restarts=1, exit_code=1, ended="Error"), Cause.CRASH_LOOP),
+        (container(restarts=1, exit_code=1, ended="Error"), Cause.RESTARTED),
+        (container(restarts=1, exit_code=137, ended="OOMKilled"), Cause.OUT_OF_MEMORY),
+    ],
+)
+def test_the_last_words_are_those_of_the_container_that_failed(server: ContainerFacts, cause: Cause) -> None:
+    """An init container that loaded the model has ended too, and comes first."""
+    loaded = ContainerFacts("load", is_init=True, ended="Completed", exit_code=0, ready=True)
+    again = ContainerFacts("fetch", is_init=True, restarts=2, ended="Completed", exit_code=0, ready=True)
+    beside = ContainerFacts("serve", ended="Completed", exit_code=0)
+    replica = Replica("chat-a", "v", containers=(loaded, again, beside, server))
+    problem = diagnose(replica, 0)
+    assert problem is not None and problem.cause is cause
+    found = culprit(problem, replica)
+    assert found is not None and found.name == "server"
+    assert culprit(Problem(cause=Cause.ENDED, message="Evicted: it"), replica) is None
+    group = Replica("chat-0", "v", containers=(container(ready=True), server._replace(pod="chat-0-1")))
+    problem = diagnose(group, 0)
+    assert problem is not None
+    found = culprit(problem, group)
+    assert found is not None and found.pod == "chat-0-1"
+
+
+def test_why_a_pod_does_not_start_on_its_node() -> None:
+    """The latest event of this pod, and not of one that had its name."""
+
+    def event(reason: str, at: str, uid: str = "u") -> dict[str, Any]:
+        return {"reason": reason, "message": f"{reason} {at}", "lastTimestamp": at, "involvedObject": {"uid": uid}}
+
+    events = [
+        event("FailedPrepareDynamicResources", "2026-01-01T00:00:02Z"),
+        event("FailedMount", "2026-01-01T00:00:01Z"),
+        event("FailedMount", "2026-01-01T00:00:03Z", uid="former"),
+        event("Unhealthy", "2026-01-01T00:00:04Z"),
+    ]
+    assert unstarted(events, "u") == "FailedPrepareDynamicResources: FailedPrepareDynamicResources 2026-01-01T00:00:02Z"
+    assert unstarted(events[2:], "u") == ""
+
+
+def test_a_scheduler_that_fails_gives_the_reason() -> None:
+    """It finds a node, and cannot use it: that is no lack of room, and the pod has no other condition."""
+    why = 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": why}
+    replica = read_replica({"metadata": {"name": "chat-a"}, "spec": {}, "status": {"conditions": [condition]}}, "v")
+    found = diagnose(replica, 0)
+    assert replica.unplaced_since is None
+    assert found is not None and (found.cause, found.message) == (Cause.UNREADY, why)
 
 
 @pytest.mark.parametrize(("placed", "late"), [("2026-01-01T00:00:01Z", False), ("2026-01-01T00:00:20Z", True)])

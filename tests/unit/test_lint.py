@@ -145,7 +145,11 @@ def rollout(**spec: Any) -> Object:
 
 CLAIMING = {"volumes": [{"name": "m", "persistentVolumeClaim": {"claimName": "models"}}]}
 TO_HIGH = {"patch": {"spec": {"priorityClassName": "high"}}}
-PRIORITIES = [{"metadata": {"name": name}, "value": value} for name, value in (("low", 100), ("high", 1000))]
+PRIORITIES = [
+    {"metadata": {"name": "low"}, "value": 100},
+    {"metadata": {"name": "high"}, "value": 1000, "preemptionPolicy": "PreemptLowerPriority"},
+    {"metadata": {"name": "polite"}, "value": 1000, "preemptionPolicy": "Never"},
+]
 
 
 def claim(*modes: str) -> Object:
@@ -204,6 +208,7 @@ GPU = {"resources": {"limits": {"nvidia.com/gpu": "4"}, "requests": {"cpu": "150
 FULL = [running("a", **{"nvidia.com/gpu": "6"})]
 EIGHT: dict[str, Any] = {"nvidia.com/gpu": "8"}
 TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 BARE_HOOK = {"lifecycle": {"preStop": {"exec": {"command": ["sleep", "1"]}}}}
 TIGHT = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 1}, "type": "RollingUpdate"}
 ONE_AWAY = {"strategy": {"maxSurge": 0, "maxUnavailable": 1}}
@@ -233,6 +238,12 @@ TRIPS: dict[str, tuple[str, str, World]] = {
     "MLServer's health as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(image="example/mlserver:1")),
     ),
+    "SGLang's models as readiness": (
+        "readiness-cannot-tell-a-loaded-model", "warning",
+        world(pod=server(
+            image=f"example/sglang:1@{DIGEST}", readinessProbe={"httpGet": {"path": "/v1/models", "port": 80}},
+        )),
+    ),
     "the root as readiness": (
         "readiness-cannot-tell-a-loaded-model", "warning", world(pod=server(readinessProbe={"httpGet": {"port": 80}})),
     ),
@@ -256,6 +267,10 @@ TRIPS: dict[str, tuple[str, str, World]] = {
         "no-disruption-budget", "warning", world(budgets=[budget(labels={"app": "other"}, maxUnavailable=1)]),
     ),
     "all must be there": ("blocking-disruption-budget", "error", world(budgets=[budget(minAvailable=4)])),
+    "two budgets": (
+        "blocking-disruption-budget", "warning",
+        world(budgets=[budget(maxUnavailable=1), budget("all", maxUnavailable=1)]),
+    ),
     "100%": ("blocking-disruption-budget", "error", world(budgets=[budget(minAvailable="100%")])),
     "none may go": ("blocking-disruption-budget", "error", world(budgets=[budget(maxUnavailable=0)])),
     "0%": ("blocking-disruption-budget", "error", world(1, budgets=[budget(maxUnavailable="0%")])),
@@ -485,6 +500,11 @@ PASSES: dict[str, World] = {
         pod={**server(**GPU), "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}]},
         nodes=[node("a", taints=[TAINT], **EIGHT)],
     ),
+    "a taint that admission lets its pods tolerate": world(
+        pod=server(**GPU),
+        nodes=[node("a", taints=[TAINT], **EIGHT)],
+        own_pods=[{"spec": {"tolerations": [TOLERATION]}}, {"spec": {"tolerations": [TOLERATION]}}, {"spec": {}}],
+    ),
     "a taint that only discourages": world(nodes=[node("a", taints=[{**TAINT, "effect": "PreferNoSchedule"}])]),
     "the right node": world(
         pod={**server(), "nodeSelector": {"gpu": "h100"}}, nodes=[node("a"), node("b", labels={"gpu": "h100"})]
@@ -506,6 +526,43 @@ PASSED = [(kind, case) for kind in KINDS for case in PASSES if (kind, case) != (
 @pytest.mark.parametrize(("kind", "case"), PASSED)
 def test_nothing_is_found(kind: str, case: str) -> None:
     assert [f"{f.rule}: {f.found}" for f in of_kind(kind, PASSES[case]).lint().findings] == []
+
+
+@pytest.mark.parametrize(
+    ("image", "path"),
+    [
+        ("vllm/vllm-openai", "/health"),
+        ("lmsysorg/sglang", "/health"),
+        ("ghcr.io/ggml-org/llama.cpp", "/health"),
+        ("seldonio/mlserver", "/v2/models/MODEL/ready"),
+        ("example/chat", "/v2/health/ready"),
+    ],
+)
+def test_the_path_of_a_readiness_probe_fits_the_server(image: str, path: str) -> None:
+    """A path that the server does not have would keep each replica from being ready."""
+    (finding,) = world(pod=server(image=f"{image}:1@{DIGEST}", readinessProbe=None)).found("no-readiness-probe")
+    (container,) = finding.mend.body["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == path
+
+
+def test_the_tolerations_that_every_pod_gets_do_not_count() -> None:
+    defaults = [
+        {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+        for key in ("not-ready", "unreachable")
+    ]
+    (pods,) = world(own_pods=[{"spec": {"tolerations": [*defaults, TOLERATION]}}]).facts().pods
+    assert pods.demand.tolerations == (TOLERATION,)
+
+
+def test_a_toleration_that_a_change_removes_is_missing() -> None:
+    """The running pods have it from their template, and not from admission."""
+    given = world(
+        pod={**server(**GPU), "tolerations": [TOLERATION]},
+        nodes=[node("a", taints=[TAINT], **EIGHT)],
+        own_pods=[{"spec": {"tolerations": [TOLERATION]}}],
+        rollout=rollout(change={"patch": {"spec": {"tolerations": None}}}),
+    )
+    assert [each.rule for each in given.found("surge-does-not-fit")] == ["surge-does-not-fit"]
 
 
 def test_a_worker_is_judged_by_what_it_serves() -> None:
@@ -636,6 +693,7 @@ def test_accepted_errors_do_not_fail() -> None:
         pytest.param("low", "low", [], None, id="the same"),
         pytest.param(None, "high", PRIORITIES, "warning", id="where there was none"),
         pytest.param("low", None, PRIORITIES, None, id="none is below a positive one"),
+        pytest.param("low", "polite", PRIORITIES, None, id="higher, and its class never preempts"),
     ],
 )
 def test_only_a_higher_priority_preempts(old: str | None, new: str | None, known: list[Object], severity: str) -> None:

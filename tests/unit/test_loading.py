@@ -291,6 +291,34 @@ def test_repository_index() -> None:
     assert openinference.states(answer([], 404)) is None
 
 
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({"1": "READY", "2": "UNAVAILABLE"}, FAILED),
+        ({"2": "UNAVAILABLE", "1": "READY"}, FAILED),
+        ({"1": "READY", "2": "LOADING"}, LOADING),
+        ({"1": "UNAVAILABLE", "2": "LOADING"}, LOADING),
+        ({"1": "READY", "2": "READY"}, LOADED),
+    ],
+)
+def test_the_versions_of_a_model_are_one_model(states: dict[str, str], expected: LoadStanding) -> None:
+    """However often the index is read, one version that fails is one failure, and not progress."""
+    index = answer(
+        [
+            {"name": "m", "version": version, "state": state, "reason": "bad" if state == "UNAVAILABLE" else ""}
+            for version, state in states.items()
+        ]
+    )
+    read = openinference.states(index)
+    assert read is not None and [seen.standing for seen in read] == [expected]
+    ledger, rules, replica = Ledger(), LoadFailures(protocol="openInference"), Replica("p", "v", started_at=0.0)
+    for number in range(25):
+        ledger.note(rules, replica, read, 3.0 * number)
+    found = ledger.problem(rules, replica, 75.0)
+    assert found is None or not found.hopeless
+    assert ledger.grew_at <= 3.0
+
+
 WORKERS: list[tuple[list[dict[str, str]], int, LoadStanding | None]] = [
     ([{"status": "READY"}, {"status": "UNLOADING"}], 1, LOADED),
     ([{"status": "UNLOADING"}], 1, LOADING),
@@ -305,6 +333,8 @@ def test_torchserve_states(workers: list[dict[str, str]], wanted: int, standing:
     found = torchserve.states("m", answer([{"modelName": "m", "minWorkers": wanted, "workers": workers}]))
     assert found == ([ModelSeen("m", standing)] if standing else [])
     assert torchserve.names(answer({"models": [{"modelName": "m"}, {"modelName": "n"}]})) == (["m", "n"], None)
+    # Through the API server's proxy, a model's name leads to no other path.
+    assert torchserve.described("../../secrets?a").path == "/models/..%2F..%2Fsecrets%3Fa"
     more = torchserve.names(answer({"nextPageToken": "100", "models": [{"modelName": "m"}]}))
     assert more is not None and str(more[1]) == "GET /models?limit=100&next_page_token=100"
     refused = answer({"code": 400, "type": "InvalidKeyException"}, 400)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from activities.gates.jobs import ended_of, failed, job_of, waiting_of
+from activities.gates.jobs import ended_of, failed, job_of, judged_failure, running_of, waiting_of
 from segue.errors import Unanswered
 from segue.gates.question import Answer, Question, measurement_key, question_of, read_answer, unanswered
 from segue.gates.tally import ALONG, Tally
@@ -245,12 +245,47 @@ def test_a_failed_job_says_its_last_words() -> None:
     """At most the last lines of its log, masked; and how it ended."""
     log = "\n".join(f"line {n}" for n in range(99)) + "\npassword=hunter2"
     ended = {"exitCode": 137, "reason": "OOMKilled", "message": log}
-    pod = {"status": {"containerStatuses": [{"state": {"terminated": ended}}]}}
+    pod = {"status": {"containerStatuses": [{"name": "gate", "state": {"terminated": ended}}]}}
     found = failed("smoke", "segue-a", ended_of(pod) or {}, {"message": "gone"})
     assert found.result is Result.FAIL and found.evidence is not None
     assert found.why == "Job segue-a failed (exit code 137, OOMKilled): line 97 ⏎ line 98 ⏎ password=***"
     assert len(found.evidence.texts["log"].splitlines()) == 20
     assert failed("smoke", "segue-a", {}, {"message": "gone"}).why == "Job segue-a failed (gone)"
+
+
+def statuses(**ended: int | None) -> dict[str, Any]:
+    """A pod with these containers, in the order of the kubelet: by name. None still runs."""
+    found: list[dict[str, Any]] = [
+        {
+            "name": name.replace("_", "-"),
+            "state": {"running": {}} if code is None else {"terminated": {"exitCode": code}},
+        }
+        for name, code in sorted(ended.items())
+    ]
+    return {"metadata": {"name": "p"}, "status": {"phase": "Failed", "containerStatuses": found}}
+
+
+@pytest.mark.parametrize(
+    ("pods", "result", "counts", "why"),
+    [
+        ([statuses(gate=1)], Result.FAIL, True, "failed (exit code 1)"),
+        ([statuses(envoy=0, gate=1)], Result.FAIL, True, "failed (exit code 1)"),
+        ([statuses(gate=0, istio_proxy=137)], Result.INCONCLUSIVE, False, "its container succeeded: istio-proxy did"),
+        ([statuses(gate=0)], Result.INCONCLUSIVE, False, "its container succeeded: something else did not"),
+        ([statuses(gate=1), statuses(gate=0, istio_proxy=1)], Result.INCONCLUSIVE, False, "keep sidecars out of it"),
+        ([statuses(envoy=1)], Result.INCONCLUSIVE, False, "its pod never ran"),
+        ([], Result.FAIL, True, "failed (gone)"),
+    ],
+)
+def test_only_its_own_container_fails_a_job(pods: list[Any], result: Result, counts: bool, why: str) -> None:
+    """A sidecar that a mesh adds keeps the pod running until its deadline, or ends badly: the gate did not fail."""
+    found = judged_failure("smoke", "segue-a", pods, {"message": "gone"})
+    assert (found.result, found.counts) == (result, counts) and why in found.why
+
+
+def test_a_job_that_a_sidecar_keeps_running() -> None:
+    assert running_of(statuses(gate=None, istio_proxy=None)) == "is still running"
+    assert "its container has ended, and istio-proxy runs on" in running_of(statuses(gate=0, istio_proxy=None))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segue.room import Demand, Node, Quota, Room, Scope, exceeded, left_in, room_for, room_for_groups
+from segue.room import Demand, Node, Quota, Room, Scope, exceeded, left_in, room_for, room_for_groups, shown
 
 GPU = "nvidia.com/gpu"
 GIB = Decimal(2**30)
@@ -208,6 +208,22 @@ def test_a_group_needs_room_for_all_its_pods() -> None:
     one = node(cpu=1, gpu=8, pods=8)
     assert room_for_groups([(demand(cpu=2), 1), (demand(gpu=2), 3)], [one], ()).more == 0
     assert room_for_groups([(demand(gpu=2), 3), (demand(cpu=2), 1)], [one], ()).more == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "text"),
+    [
+        ("memory", 2**41, "2048Gi"),
+        ("memory", 2**40 + 2**29, "1024Gi"),
+        ("memory", 3 * 2**28, "768Mi"),
+        ("memory", 5 * 2**29, "2.5Gi"),
+        ("memory", 0, "0Gi"),
+        ("hugepages-2Mi", 2**31, "2Gi"),
+        (GPU, 1000, "1000"),
+    ],
+)
+def test_amounts_are_readable(name: str, amount: int, text: str) -> None:
+    assert shown(name, Decimal(amount)) == text
 
 
 def test_a_quota_of_limits_does_not_count_what_has_none() -> None:

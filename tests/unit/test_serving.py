@@ -190,6 +190,8 @@ STREAMS: list[tuple[str, Reply, Sort, str]] = [
         )
     ),
     ("reason-of-sglang", reply(events(chunk("0 "), chunk("", {"type": "length"})), first_s=0.1), SERVES, ""),
+    ("line-separator", reply(events(chunk("0 ")).replace("0 ", "\u2028\x85"), first_s=0.1), SERVES, ""),
+    ("other-line-ends", reply(events(chunk("0 ")).replace("\n", "\r\n"), first_s=0.1), SERVES, ""),
     ("deep", reply(events(chunk("0 ")) + 'data: {"a":' * 5000, first_s=0.1), SERVES, ""),
     ("error", reply({"error": "no"}, 500), WRONG, "answered 500"),
     ("loading", reply({"error": {"message": "Loading model"}}, 503), LOADING, "Loading model"),

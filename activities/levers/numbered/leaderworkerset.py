@@ -330,7 +330,9 @@ def _group(
             (part.unready for part in parts if part.unready), _lacking(leader, parts, size, is_mixed=is_mixed)
         ),
         unready_since=lost_since(parts) or None,
-        containers=tuple(container for part in parts for container in part.containers),
+        containers=tuple(
+            each if part is head else each._replace(pod=part.name) for part in parts for each in part.containers
+        ),
         uid=head.uid,
         address=head.address,
         ports=head.ports,
