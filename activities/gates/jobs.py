@@ -8,7 +8,7 @@ node.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from activities.cluster import Cluster, Object
@@ -22,6 +22,7 @@ from segue.spec.container import EnvFrom
 from segue.spec.own_gates import JobGate, OwnGate
 
 ROLLOUT_LABEL, GATE_LABEL = "segue.dev/gate-rollout", "segue.dev/gate"
+CONTAINER = "gate"
 KEPT_S = 3600
 """How long a Job is kept after its end, unless the rollout ends first, so that a person can inspect it."""
 PATIENCE_S = 60.0
@@ -90,11 +91,7 @@ class JobAsker:
             return Verdict(gate=gate.name, result=Result.PASS, why=f"Job {name} completed")
         if "Failed" not in conditions:
             return None
-        pods = await self._pods(namespace, name)
-        ended = [state for pod in pods if (state := ended_of(pod)) is not None]
-        if pods and not ended:
-            return unanswered(gate.name, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
-        return failed(gate.name, name, ended[-1] if ended else {}, conditions["Failed"])
+        return judged(gate.name, name, await self._pods(namespace, name), conditions["Failed"])
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
@@ -129,7 +126,7 @@ class JobAsker:
 def job_of(job: JobGate, name: str, labels: Mapping[str, str], environment: Mapping[str, str], owner: Object) -> Object:
     """Return the Job's manifest: one try, and nothing that the pod does not need."""
     container: dict[str, Any] = {
-        "name": "gate",
+        "name": CONTAINER,
         "image": job.image,
         "command": list(job.command),
         "args": list(job.args),
@@ -178,9 +175,39 @@ def _variable(name: str, value: str | EnvFrom) -> Object:
     return {"name": name, "valueFrom": value.valueFrom.model_dump(exclude_none=True)}
 
 
+def judged(gate: str, name: str, pods: Sequence[Object], condition: Object) -> Verdict:
+    """Return the verdict of a failed Job; its pods are in the order of their creation.
+
+    It is no evidence if the gate's own container never ran, or succeeded.
+    """
+    ended = [(state, pod) for pod in pods if (state := ended_of(pod)) is not None]
+    if pods and not ended:
+        return unanswered(gate, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
+    last, pod = ended[-1] if ended else ({}, {})
+    if last.get("exitCode") == 0:
+        why = f"Job {name} failed, although its own container succeeded: {_beside(pod)}"
+        return unanswered(gate, f"{why}; keep other containers out of its pod (job.labels)")
+    return failed(gate, name, last, condition)
+
+
+def _beside(pod: Object) -> str:
+    """Return what ended a pod beside the gate's own container: another container, which admission added."""
+    status = pod.get("status", {})
+    if status.get("message") or status.get("reason"):
+        return str(status.get("message") or status["reason"])
+    ends = [(each["name"], each.get("state", {}).get("terminated", {})) for each in status.get("containerStatuses", [])]
+    found = next(((other, end) for other, end in ends if end.get("exitCode")), None)
+    if found is None:
+        return "something else ended its pod"
+    return f"container {found[0]} ended with exit code {found[1]['exitCode']}"
+
+
 def ended_of(pod: Object) -> Object | None:
-    """Return how the pod's container ended; None if it never ran, or still runs."""
-    statuses = pod.get("status", {}).get("containerStatuses", [])
+    """Return how the gate's own container ended; None if it never ran, or still runs.
+
+    Admission may have added others, such as a mesh's proxy.
+    """
+    statuses = [each for each in pod.get("status", {}).get("containerStatuses", []) if each["name"] == CONTAINER]
     return next((s["state"]["terminated"] for s in statuses if "terminated" in s.get("state", {})), None)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from activities.gates.jobs import ended_of, failed, job_of, waiting_of
+from activities.gates.jobs import ended_of, failed, job_of, judged, waiting_of
 from segue.errors import Unanswered
 from segue.gates.question import Answer, Question, measurement_key, question_of, read_answer, unanswered
 from segue.gates.tally import ALONG, Tally
@@ -245,12 +245,32 @@ def test_a_failed_job_says_its_last_words() -> None:
     """At most the last lines of its log, masked; and how it ended."""
     log = "\n".join(f"line {n}" for n in range(99)) + "\npassword=hunter2"
     ended = {"exitCode": 137, "reason": "OOMKilled", "message": log}
-    pod = {"status": {"containerStatuses": [{"state": {"terminated": ended}}]}}
+    pod = {"status": {"containerStatuses": [{"name": "gate", "state": {"terminated": ended}}]}}
     found = failed("smoke", "segue-a", ended_of(pod) or {}, {"message": "gone"})
     assert found.result is Result.FAIL and found.evidence is not None
     assert found.why == "Job segue-a failed (exit code 137, OOMKilled): line 97 ⏎ line 98 ⏎ password=***"
     assert len(found.evidence.texts["log"].splitlines()) == 20
     assert failed("smoke", "segue-a", {}, {"message": "gone"}).why == "Job segue-a failed (gone)"
+
+
+@pytest.mark.parametrize(
+    ("gate", "proxy", "more", "result", "why"),
+    [
+        (1, 0, {}, Result.FAIL, "Job a failed (exit code 1)"),
+        (0, 137, {}, Result.INCONCLUSIVE, "its own container succeeded: container envoy ended with exit code 137"),
+        (0, 0, {"reason": "DeadlineExceeded"}, Result.INCONCLUSIVE, "its own container succeeded: DeadlineExceeded"),
+        (None, 1, {"phase": "Pending"}, Result.INCONCLUSIVE, "its pod never ran: it is Pending"),
+    ],
+)  # fmt: skip
+def test_only_the_own_container_of_a_job_is_evidence(
+    gate: int | None, proxy: int, more: dict[str, str], result: Result, why: str
+) -> None:
+    """Admission adds containers such as a mesh's proxy: how these end says nothing about the version."""
+    codes = {"envoy": proxy, **({} if gate is None else {"gate": gate})}
+    ends = [{"name": name, "state": {"terminated": {"exitCode": code}}} for name, code in codes.items()]
+    found = judged("smoke", "a", [{"status": {"containerStatuses": ends, **more}}], {"message": "it failed"})
+    assert (found.result, found.counts) == (result, result is Result.FAIL)
+    assert why in found.why
 
 
 @pytest.mark.parametrize(
