@@ -5,6 +5,7 @@ waits for it, and then scales the other one down. That never goes under the floo
 """
 
 import json
+from collections.abc import Callable
 from typing import Literal
 
 from activities.cluster import Cluster, Object
@@ -20,7 +21,7 @@ from activities.levers.ownership import (
     replicas_of,
     unpacked,
 )
-from activities.levers.pair.reading import Baseline
+from activities.levers.pair.reading import Baseline, is_made, left_to_others
 from activities.levers.writing import clean_revisions
 from activities.release.others import tell_of_others
 from activities.release.patience import Waiting
@@ -81,10 +82,19 @@ async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: 
     await Routers(cluster).release(target, "before")
     found = await _found(cluster, target.namespace, baseline.name)
     if found is not None and baseline.made:
-        await cluster.delete("deployments", target.namespace, baseline.name, found["metadata"]["uid"])
+        await remove(cluster, found, baseline, waiting.tell)
     elif found is not None:
         await _scale(cluster, target.namespace, baseline.name, new, waiting, _own_version(baseline))
         await _scale(cluster, target.namespace, target.name, replicas - new, waiting)
+
+
+async def remove(cluster: Cluster, new: Object, baseline: Baseline, tell: Callable[[str], None]) -> None:
+    """Remove the Deployment that the rollout made; one that somebody else created meanwhile stays."""
+    if is_made(new):
+        metadata = new["metadata"]
+        await cluster.delete("deployments", metadata["namespace"], metadata["name"], metadata["uid"])
+    else:
+        tell(f"warning: {left_to_others(new, baseline)}")
 
 
 def _own_version(baseline: Baseline) -> Object:

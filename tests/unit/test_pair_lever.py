@@ -13,11 +13,12 @@ from activities.levers.pair.lever import _refuse, _unnoticed, _Writing, changed_
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
+from activities.release.pair import remove
 from segue.contract import PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Counts, Version
-from segue.spec import Change, Rules
+from segue.spec import MADE_LABEL, Change, Rules
 from segue.spec.target import PairTarget
 from segue.state import Goal, State
 
@@ -224,6 +225,54 @@ async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Cop
     assert bool(cleaned.left) is left is bool(cluster.times)
     assert not left or f"`kubectl annotate replicasets -n serving chat-1 {OWNER}-`" in cleaned.left
     assert Cleaned(1, "a").with_more(Cleaned(2, "")).with_more(Cleaned(3, "b")) == (6, "a; b")
+
+
+class Freed:
+    """An API server that shows what was deleted, and which annotations were removed."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+        self.removed: dict[str, set[str]] = {}
+
+    async def delete(self, _kind: str, _namespace: str, name: str, _uid: str) -> None:
+        self.deleted.append(name)
+
+    async def patch(self, _kind: str, _namespace: str, name: str, patch: Any, **_: bool) -> Any:
+        self.removed[name] = {key for key, value in patch["metadata"]["annotations"].items() if value is None}
+        left = {key: value for key, value in patch["metadata"]["annotations"].items() if value is not None}
+        return {
+            **side(name, 1, 0).deployment,
+            "metadata": {"generation": 3, "resourceVersion": "2", "annotations": left},
+        }
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_rollback_deletes_no_deployment_that_somebody_else_created(ours: bool) -> None:
+    """Its name was free when the rollout began, or somebody deleted the rollout's own one and applied another."""
+    label = {MADE_LABEL: "chat-next"} if ours else {}
+    new = side("chat-next", 2, 0, selector={"matchLabels": {"app": "chat", **label}})
+    found = held(side("chat", 1, 4), new)
+    for each in (found.old, new):
+        each.deployment["metadata"] |= {"resourceVersion": "1", "namespace": "serving"}
+        each.deployment["metadata"]["annotations"][OWNER] = "us"
+    baseline = Baseline(old=4, new=0, name="chat-next", made=True)
+    gone_back = state(found).but(goal=Goal.BACK)
+    request = WriteInput(
+        target=TARGET, rules=RULES, state=gone_back, decision=Decision(act=Act.FINISH, why=""), generation=6
+    )
+    cluster, told = Freed(), list[str]()
+
+    async def fetch(_: PairTarget) -> Pair:
+        return found
+
+    writing = _Writing(cast("Cluster", cluster), fetch, request, NOW)
+    writing.pair = found
+    await writing.free(baseline, back=True)
+    assert cluster.deleted == (["chat-next"] if ours else [])
+    assert OWNER in cluster.removed["chat"] and (ours or OWNER in cluster.removed["chat-next"])
+    assert writing.warning.startswith("Deployment chat-next stays: ") is not ours
+    await remove(cast("Cluster", cluster), new.deployment, baseline, told.append)
+    assert cluster.deleted == (["chat-next"] * 2 if ours else []) and len(told) == (not ours)
 
 
 async def test_an_end_is_not_written_where_somebody_created_the_target_again() -> None:

@@ -98,7 +98,7 @@ def test_pods_are_believed_and_not_an_operators_observed_generation() -> None:
 @pytest.mark.parametrize("conditions", [None, {"Ready": "True"}, ["Ready"], [{"status": "True"}, None]])
 @pytest.mark.parametrize("observed", [None, "5", {}])
 def test_a_status_of_any_form_is_read(conditions: Any, observed: Any) -> None:
-    """Where a definition keeps unknown fields, its operator may write anything there, such as null for an empty list."""
+    """Where a definition keeps unknown fields, its operator may write anything, such as null for an empty list."""
     before, now = [pod(HEAD, "a")], [pod(HEAD, "b", made=LATER - 1.0)]
     for status in ({"conditions": conditions, "observedGeneration": observed}, None):
         seen, state = rolled(before, now)
