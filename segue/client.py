@@ -590,8 +590,13 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
         changes["reason"] = str(seen.problem)
     if strategy is not None and seen.replicas > 0:
         budget = resolve_budget(strategy, seen.replicas)
-        changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
+        changes |= {"floor": max(0, budget.floor - _lowered(status, strategy)), "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
+
+
+def _lowered(status: Status, strategy: Strategy) -> int:
+    """Return by how much the floor is lower than the budget's, because not all replicas were ready before."""
+    return max(0, resolve_budget(strategy, status.replicas).floor - status.floor) if status.replicas else 0
 
 
 def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:

@@ -68,7 +68,7 @@ def test_each_command_is_understood(arguments: list[str]) -> None:
 
 
 def test_a_task_of_tekton_ends_before_tekton_stops_it() -> None:
-    """By default Tekton stops it after an hour, and the stopped command would abort a rollout that only needs longer."""
+    """By default Tekton stops it after an hour. The stopped command would abort a rollout that only needs longer."""
     params = {each["name"]: each.get("default") for each in load("tekton/task.yaml")["spec"]["params"]}
     assert seconds("--timeout", params["timeout"]) + seconds("--cancel-timeout", CANCEL_TIMEOUT) < 3600
 
