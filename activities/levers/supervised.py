@@ -20,20 +20,19 @@ from activities.levers.ownership import (
     OWNER,
     START_FIX,
     annotations_of,
-    damaged,
     deletion_of,
     is_written_by_us,
     labels_of,
     latest_of,
     left_of_us,
     packed,
+    read_baseline,
     ready_before,
     refuse_being_deleted,
     refuse_lost,
     refuse_others,
     refuse_overfull,
     rewound,
-    unpacked,
     unsaved,
     writers_of,
 )
@@ -704,10 +703,7 @@ def _saved(found: Object) -> Object | None:
         Refused: when it is damaged.
     """
     saved = annotations_of(found).get(BASELINE)
-    try:
-        return json.loads(unpacked(saved)) if saved else None
-    except ValueError as error:
-        raise damaged(found) from error
+    return read_baseline(found, saved) if saved else None
 
 
 def _lost(found: Object) -> NotFound:
