@@ -9,7 +9,7 @@ import pytest
 from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
-from activities.levers.pair.lever import _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
+from activities.levers.pair.lever import PairLever, _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
@@ -20,7 +20,7 @@ from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Counts, Version
 from segue.spec import MADE_LABEL, Change, Rules
 from segue.spec.target import PairTarget
-from segue.state import Goal, State
+from segue.state import Goal, Mark, State
 
 NOW = 1_800_000_000.0
 RULES = Rules.model_validate({"strategy": {"maxSurge": 2}, "readiness": {"minReady": "0s", "deadline": "30s"}})
@@ -225,6 +225,53 @@ async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Cop
     assert bool(cleaned.left) is left is bool(cluster.times)
     assert not left or f"`kubectl annotate replicasets -n serving chat-1 {OWNER}-`" in cleaned.left
     assert Cleaned(1, "a").with_more(Cleaned(2, "")).with_more(Cleaned(3, "b")) == (6, "a; b")
+
+
+class Stored:
+    """An API server that stores the replicas of both sides."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.found = {each.deployment["metadata"]["name"]: each.deployment for each in pair if each is not None}
+
+    async def patch(self, _kind: str, _namespace: str, name: str, patch: Any, *, dry_run: bool = False) -> Any:
+        before = self.found[name]
+        after = {**before, "spec": {**before["spec"], **patch["spec"]}}
+        if not dry_run:
+            self.found[name] = after
+        return after
+
+
+@pytest.mark.parametrize(
+    ("counts", "replicas", "expected"),
+    [
+        pytest.param((4, 2), 3, (2, 1), id="fewer-of-both"),
+        pytest.param((4, 2), 1, (1, 0), id="fewer-than-the-new-side-has"),
+        pytest.param((4, 2), 12, (8, 4), id="more-of-both"),
+        pytest.param((4, 0), 6, (6, 0), id="none-is-new"),
+        pytest.param((0, 0), 3, (3, 0), id="asleep"),
+    ],
+)
+async def test_a_scale_before_the_first_write_keeps_each_sides_share(
+    counts: tuple[int, int], replicas: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier rollout may have ended with both sides serving, and this one still wait: for a freeze to end, say."""
+    pair = Pair(side("chat", 1, counts[0]), side("chat-next", 2, counts[1]))
+    for each in pair:
+        assert each is not None
+        each.deployment["metadata"] |= {"resourceVersion": "1", "namespace": "serving"}
+    cluster = Stored(pair)
+    lever = PairLever(cast("Cluster", cluster))
+
+    async def fetch(_: PairTarget) -> Pair:
+        return pair
+
+    monkeypatch.setattr(lever, "_fetch", fetch)
+    decided = Decision(act=Act.RESIZE, why="", replicas=replicas)
+    waiting = State(owner="us", progress_at=NOW, mark=Mark(template=pair.template))
+    request = WriteInput(target=TARGET, rules=RULES, state=waiting, decision=decided, generation=6)
+    assert (await lever.resize(request, NOW)).done
+    assert tuple(each["spec"]["replicas"] for each in cluster.found.values()) == expected
+    assert [each["metadata"]["annotations"] for each in cluster.found.values()] == [{}, {}]
 
 
 class Freed:

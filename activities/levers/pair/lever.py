@@ -296,11 +296,12 @@ class PairLever:
             pair = await writing.checked()
             if pair.replicas == replicas and pair.baseline:
                 return writing.written
-            if not request.state.claimed:  # nothing has moved yet: all of them are old
-                replicas_of_old = max(replicas - pair.counts.new, 0)
-                await writing.patch(pair.old, {"spec": {"replicas": replicas_of_old}})
-                return writing.written
             counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
+            if not request.state.claimed:  # nothing is the rollout's own yet
+                await writing.patch(pair.old, {"spec": {"replicas": counts.old}})
+                if pair.new is not None and counts.new != pair.counts.new:
+                    await writing.patch(pair.new, {"spec": {"replicas": counts.new}})
+                return writing.written
             await writing.patch(
                 pair.old,
                 {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
@@ -699,6 +700,8 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None)
 
 def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
     """Return the counts that keep both sides' shares at another R: both rounded up, within the ceiling."""
+    if before < 1:  # somebody scaled it to 0, so all of them are old
+        return Counts(replicas, 0)
     old = min(-(-counts.old * replicas // before), replicas)
     ceiling = resolve_budget(rules.strategy, replicas).ceiling
     total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
