@@ -22,6 +22,7 @@ from activities.levers.ownership import (
     unpacked,
 )
 from activities.levers.pair.reading import Baseline, is_made, left_to_others
+from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import tell_of_others
 from activities.release.patience import Waiting
@@ -40,7 +41,8 @@ async def release_pair(
     """Bring the pair to its baseline, or on to the new side; the same command again continues.
 
     Raises:
-        NotFound: when the old Deployment has no saved baseline, so there is nothing to release.
+        NotFound: when the old Deployment has no saved baseline, so there is nothing to release, or when the new one has
+            no wanted version to go on to.
         TimedOut: when a side is not available in time; the serving side keeps serving.
     """
     old = await cluster.get("deployments", target.namespace, target.name)
@@ -55,11 +57,13 @@ async def release_pair(
     except ValueError as error:
         raise damaged(old) from error
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
+    taken = await _found(cluster, target.namespace, baseline.name)
+    if to == "wanted":
+        refuse_unwritten(taken, baseline, target)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
     waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
-    taken = await _found(cluster, target.namespace, baseline.name)
     if taken is not None and to == "wanted":
         tell_of_others(taken, waiting.tell)
     if to == "baseline":
@@ -74,6 +78,23 @@ async def release_pair(
     # The saved baseline goes last, so that the same command can continue.
     await _freed(cluster, target.namespace, target.name, waiting, keeps=False)
     return f"{target} runs the {to} version"
+
+
+def refuse_unwritten(new: Object | None, baseline: Baseline, target: Target) -> None:
+    """Refuse to go on to a version that the rollout has not written yet.
+
+    Raises:
+        NotFound: if the new Deployment does not exist, or still has the template from before the rollout.
+    """
+    own = fingerprint(json.loads(baseline.template)) if baseline.template else ""
+    if new is None:
+        why = "does not exist, so there is no wanted version to go on to"
+    elif own and fingerprint(new["spec"]["template"]) == own:
+        why = "still has its template from before the rollout: the wanted version was not written yet"
+    else:
+        return
+    fix = "go back with `--to baseline`, and start the rollout again"
+    raise NotFound(why, field=f"deployment {target.namespace}/{baseline.name}", fix=fix)
 
 
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
