@@ -24,7 +24,7 @@ from activities.levers.ownership import (
 from activities.levers.pair.reading import Baseline, is_made, left_to_others
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
-from activities.release.others import tell_of_others
+from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.patience import Waiting
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
@@ -59,7 +59,7 @@ async def release_pair(
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
     taken = await _found(cluster, target.namespace, baseline.name)
     if to == "wanted":
-        refuse_unwritten(taken, baseline, target)
+        refuse_missing(taken, baseline, target)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
@@ -80,21 +80,18 @@ async def release_pair(
     return f"{target} runs the {to} version"
 
 
-def refuse_unwritten(new: Object | None, baseline: Baseline, target: Target) -> None:
-    """Refuse to go on to a version that the rollout has not written yet.
+def refuse_missing(new: Object | None, baseline: Baseline, target: Target) -> None:
+    """Refuse to go on to a version that the new Deployment does not have.
 
     Raises:
-        NotFound: if the new Deployment does not exist, or still has the template from before the rollout.
+        NotFound: if it does not exist, or still has the template from before the rollout.
     """
-    own = fingerprint(json.loads(baseline.template)) if baseline.template else ""
+    field = f"deployment {target.namespace}/{baseline.name}"
     if new is None:
         why = "does not exist, so there is no wanted version to go on to"
-    elif own and fingerprint(new["spec"]["template"]) == own:
-        why = "still has its template from before the rollout: the wanted version was not written yet"
-    else:
-        return
-    fix = "go back with `--to baseline`, and start the rollout again"
-    raise NotFound(why, field=f"deployment {target.namespace}/{baseline.name}", fix=fix)
+        raise NotFound(why, field=field, fix="go back with `--to baseline`")
+    if baseline.template:
+        refuse_unwritten(fingerprint(new["spec"]["template"]), fingerprint(json.loads(baseline.template)), field)
 
 
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:

@@ -13,7 +13,7 @@ from activities.levers.pair.lever import PairLever, _refuse, _unnoticed, _Writin
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
-from activities.release.pair import refuse_unwritten, remove
+from activities.release.pair import refuse_missing, remove
 from segue.contract import PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Fenced, NotFound, Refused
@@ -231,7 +231,7 @@ async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Cop
     ("runs", "own", "why"),
     [
         pytest.param(None, None, "deployment serving/chat-next: does not exist", id="not-made-yet"),
-        pytest.param(1, 1, "still has its template from before the rollout", id="not-written-yet"),
+        pytest.param(1, 1, "chat-next: has the version from before the rollout", id="not-written-yet"),
         pytest.param(2, 1, "", id="written"),
         pytest.param(2, None, "", id="wanted-as-it-is"),
     ],
@@ -242,7 +242,7 @@ def test_a_release_goes_on_only_to_a_version_that_is_written(runs: int | None, o
     baseline = Baseline(old=4, new=0, name="chat-next", made=runs is None, template=saved)
     new = None if runs is None else side("chat-next", runs, 0).deployment
     with pytest.raises(NotFound, match=why) if why else contextlib.nullcontext():
-        refuse_unwritten(new, baseline, TARGET)
+        refuse_missing(new, baseline, TARGET)
 
 
 class Stored:
