@@ -335,7 +335,7 @@ async def test_a_rollback_deletes_no_deployment_that_somebody_else_created(ours:
     await writing.free(baseline, back=True)
     assert cluster.deleted == (["chat-next"] if ours else [])
     assert OWNER in cluster.removed["chat"] and (ours or OWNER in cluster.removed["chat-next"])
-    assert writing.warning.startswith("Deployment chat-next stays: ") is not ours
+    assert writing.warning.startswith("Deployment chat-next stays, with 0 replicas: ") is not ours
     await remove(cast("Cluster", cluster), new.deployment, baseline, told.append)
     assert cluster.deleted == (["chat-next"] * 2 if ours else []) and len(told) == (not ours)
 

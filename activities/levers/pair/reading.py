@@ -35,6 +35,7 @@ from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Probl
 from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import MADE_LABEL, Rules
 from segue.state import Goal, Mark, State
+from segue.units import counted
 
 _ANY_RESTARTS = 1_000_000
 
@@ -187,9 +188,9 @@ def left_to_others(new: Object, baseline: Baseline) -> str:
     """Return that a rollback leaves a Deployment that somebody else created meanwhile; empty if it does not."""
     if not baseline.made or is_made(new):
         return ""
-    return (
-        f"Deployment {baseline.name} stays: somebody else created it during the rollout; delete it if nobody needs it"
-    )
+    number = counted(replicas_of(new), "replica")
+    why = "somebody else created it during the rollout; delete it if nobody needs it"
+    return f"Deployment {baseline.name} stays, with {number}: {why}"
 
 
 def mark_of(pair: Pair) -> Mark:
