@@ -595,18 +595,22 @@ def live(status: Status, beat: Beat | None, strategy: Strategy | None = None) ->
     }
     if not status.reason and seen.problem is not None:
         changes["reason"] = str(seen.problem)
-    if strategy is not None and seen.replicas > 0 and _is_in_force(strategy, status):
+    if strategy is not None and seen.replicas > 0 and (lowered := _lowered(status, strategy)) is not None:
         budget = resolve_budget(strategy, seen.replicas)
-        changes |= {"floor": budget.floor, "ceiling": budget.ceiling}
+        changes |= {"floor": max(0, budget.floor - lowered), "ceiling": budget.ceiling}
     return status.model_copy(update=changes)
 
 
-def _is_in_force(strategy: Strategy, status: Status) -> bool:
-    """Whether the strategy that the run began with explains the rollout's own numbers: a retarget may replace it."""
+def _lowered(status: Status, strategy: Strategy) -> int | None:
+    """Return by how much the floor is lower than the budget's, because not all replicas were ready before.
+
+    Returns None if a retarget has replaced the strategy that the run began with.
+    """
     if not status.replicas:
-        return True
+        return 0
     budget = resolve_budget(strategy, status.replicas)
-    return (status.floor, status.ceiling) == (budget.floor, budget.ceiling)
+    is_in_force = budget.ceiling == status.ceiling and budget.floor >= status.floor
+    return budget.floor - status.floor if is_in_force else None
 
 
 def untaken(pending: Iterable[PendingActivityInfo], now: float) -> str:

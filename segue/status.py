@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.decide import next_waypoint
 from segue.gates import Result, VerdictEvidence
@@ -61,7 +62,10 @@ class Status(Frozen):
     phase: Phase
     outcome: str | None = None
     replicas: int = 0
-    floor: int = 0
+    floor: int = Field(
+        default=0,
+        description="The fewest ready replicas: by the budget, or fewer where not all were ready before the rollout.",
+    )
     ceiling: int = 0
     old: SideStatus = SideStatus(replicas=0, ready=0)
     new: SideStatus = SideStatus(replicas=0, ready=0)
@@ -109,7 +113,7 @@ def make_status(
 ) -> Status:  # fmt: skip
     """Return the status of a rollout from its state and its latest observation."""
     replicas = seen.replicas if seen else 0
-    budget = resolve_budget(rules.strategy, replicas) if replicas else None
+    budget = resolve_budget(as_before(rules, state, replicas).strategy, replicas) if replicas else None
     ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
     ended = state.outcome is not None
     return Status(

@@ -8,7 +8,7 @@ No two targets share a copy: it is deleted with its target.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from activities.cluster import Object
@@ -65,12 +65,17 @@ def point(template: Object, change: Change, uid: str) -> None:
     Raises:
         Refused: for a name that the template does not refer to.
     """
+    # All places are found before any is changed: the name that one gets may be a name to replace, too.
+    renames: list[tuple[list[Place], str]] = []
     for name, copy in copies_of(change, uid).items():
         # The template may refer to the copy of an earlier change.
         called = re.compile(f"{re.escape(name)}({_SUFFIX})?")
-        _rename(list(_config_maps(template)), called, copy["metadata"]["name"], f"configMaps.{name}")
+        renames.append((_meant(_config_maps(template), called, f"configMaps.{name}"), copy["metadata"]["name"]))
     for name, other in change.secrets.items():
-        _rename(list(_secrets(template)), re.compile(re.escape(name)), other, f"secrets.{name}")
+        renames.append((_meant(_secrets(template), re.compile(re.escape(name)), f"secrets.{name}"), other))
+    for places, name in renames:
+        for place, key in places:
+            place[key] = name
 
 
 def config_maps_of(template: Object) -> set[str]:
@@ -78,15 +83,20 @@ def config_maps_of(template: Object) -> set[str]:
     return {str(place[key]) for place, key in _config_maps(template)}
 
 
-def _rename(places: list[Place], called: re.Pattern[str], name: str, field: str) -> None:
+def _meant(found: Iterable[Place], called: re.Pattern[str], field: str) -> list[Place]:
+    """Return the places that name an object that is ``called`` so.
+
+    Raises:
+        Refused: if there is none.
+    """
+    places = list(found)
     meant = [(place, key) for place, key in places if called.fullmatch(place[key])]
     if not meant:
         known = ", ".join(sorted({str(place[key]) for place, key in places})) or "none (it refers to no such object)"
         raise Refused(
             "is not referred to by the target's pod template", field=f"spec.change.{field}", fix=f"use one of: {known}"
         )
-    for place, key in meant:
-        place[key] = name
+    return meant
 
 
 def _config_maps(template: Object) -> Iterator[Place]:
@@ -95,7 +105,8 @@ def _config_maps(template: Object) -> Iterator[Place]:
 
 def _secrets(template: Object) -> Iterator[Place]:
     yield from _references(template, "secret", "secretName", "secretRef", "secretKeyRef")
-    yield from ((each, "name") for each in template["spec"].get("imagePullSecrets", []))
+    # Kubernetes takes a pull secret without a name, as charts write one for an empty value.
+    yield from ((each, "name") for each in template["spec"].get("imagePullSecrets", []) if each.get("name"))
 
 
 def _references(template: Object, volume: str, name: str, whole: str, key: str) -> Iterator[Place]:

@@ -220,10 +220,21 @@ def saved_baseline(found: Object) -> Object:
         raise NotFound(
             "has no saved baseline", field=f"{kind} {found['metadata']['name']}", fix="use `kubectl rollout undo`"
         )
+    return read_baseline(found, saved)
+
+
+def read_baseline(found: Object, saved: str) -> Object:
+    """Return the baseline that an annotation of the target keeps.
+
+    Raises:
+        Refused: when it is damaged.
+    """
     try:
-        baseline: Object = json.loads(unpacked(saved))
+        baseline = json.loads(unpacked(saved))
     except ValueError as error:
         raise damaged(found) from error
+    if not isinstance(baseline, dict):
+        raise damaged(found)
     return baseline
 
 

@@ -20,20 +20,19 @@ from activities.levers.ownership import (
     OWNER,
     START_FIX,
     annotations_of,
-    damaged,
     deletion_of,
     is_written_by_us,
     labels_of,
     latest_of,
     left_of_us,
     packed,
+    read_baseline,
     ready_before,
     refuse_being_deleted,
     refuse_lost,
     refuse_others,
     refuse_overfull,
     rewound,
-    unpacked,
     unsaved,
     writers_of,
 )
@@ -416,7 +415,7 @@ class SupervisedLever:
 
     def _observes(self, found: Object) -> bool:
         """Whether the operator writes the generation that it has observed."""
-        observed = found.get("status", {}).get("observedGeneration")
+        observed = _observed_by(found)
         return self._kind.observes and observed is not None and bool(observed == found["metadata"].get("generation"))
 
     def _ended(self, seen: Supervised, saved: Object | None, *, undone: bool, back: bool) -> tuple[Ended, ...]:
@@ -468,7 +467,7 @@ class SupervisedLever:
 
     def _unsteady(self, found: Object, stay: list[Replica], fewer: int, fresh: bool) -> Problem | None:
         """Return what may still change, while the last pod is ``fresh``. Returns None without such a hint."""
-        status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
+        observed, generation = _observed_by(found), found["metadata"].get("generation", 0)
         if not fresh:
             return None
         if fewer:
@@ -476,7 +475,7 @@ class SupervisedLever:
             return Problem(cause=Cause.UNREADY, message=message)
         if stay:
             return Problem(cause=Cause.UNREADY, message=f"{len(stay)} pods of other parts may be replaced too")
-        if status.get("observedGeneration", generation) < generation:
+        if observed is not None and observed < generation:
             return Problem(cause=Cause.UNREADY, message="its operator may not have observed the whole change")
         return None
 
@@ -495,9 +494,9 @@ class SupervisedLever:
         In seconds since the epoch. An operator whose ``observedGeneration`` was right at the start is behind until it
         is right again, at most until the deadline; any other has ``STEADY_S``.
         """
-        status, generation = found.get("status", {}), found["metadata"].get("generation", 0)
+        generation = found["metadata"].get("generation", 0)
         observes = saved is not None and saved.get("observes", False)
-        if observes and status.get("observedGeneration", 0) >= generation:
+        if observes and (_observed_by(found) or 0) >= generation:
             return 0.0
         patience_s = max(STEADY_S, rules.readiness.deadline.total_seconds()) if observes else STEADY_S
         return state.progress_at + patience_s
@@ -709,10 +708,7 @@ def _saved(found: Object) -> Object | None:
         Refused: when it is damaged.
     """
     saved = annotations_of(found).get(BASELINE)
-    try:
-        return json.loads(unpacked(saved)) if saved else None
-    except ValueError as error:
-        raise damaged(found) from error
+    return read_baseline(found, saved) if saved else None
 
 
 def _lost(found: Object) -> NotFound:
@@ -724,10 +720,23 @@ def _lost(found: Object) -> NotFound:
     )
 
 
+def _status(found: Object) -> Object:
+    """Return a resource's status as its operator wrote it: no schema says what is in it; empty if it is no object."""
+    status = found.get("status")
+    return status if isinstance(status, dict) else {}
+
+
+def _observed_by(found: Object) -> int | None:
+    """Return the generation that the operator has observed. Returns None if it does not write a number."""
+    observed = _status(found).get("observedGeneration")
+    return observed if isinstance(observed, int) else None
+
+
 def _condition(found: Object, name: str) -> Object:
     """Return one condition of a resource's status; an empty one if it has none of this type."""
-    conditions: list[Object] = found.get("status", {}).get("conditions", [])
-    return next((condition for condition in conditions if condition["type"] == name), {})
+    conditions = _status(found).get("conditions")
+    listed = conditions if isinstance(conditions, list) else []
+    return next((each for each in listed if isinstance(each, dict) and each.get("type") == name), {})
 
 
 def _label_selector(listed: str) -> Object:

@@ -33,7 +33,7 @@ from activities.levers.ownership import (
 from activities.levers.template import fingerprint
 from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
-from activities.release.others import tell_of_others
+from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.pair import release_pair
 from activities.release.patience import Waiting
 from activities.release.remains import cleaned_again, note_left, released_note
@@ -75,7 +75,11 @@ async def release(
             return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
         await _saved_again(cluster, target, tell)
         if to == "wanted":
-            tell_of_others(await cluster.get("deployments", target.namespace, target.name), tell)
+            found = await cluster.get("deployments", target.namespace, target.name)
+            if has_baseline(found):
+                before = saved_baseline(found)["template"]
+                refuse_unwritten(fingerprint(found["spec"]["template"]), fingerprint(before), f"deployment {target}")
+            tell_of_others(found, tell)
         taken = await _let_go(cluster, target, to, by)
         await autoscaling.free(cluster, target, tell)
         tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")

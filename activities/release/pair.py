@@ -5,6 +5,7 @@ waits for it, and then scales the other one down. That never goes under the floo
 """
 
 import json
+from collections.abc import Callable
 from typing import Literal
 
 from activities.cluster import Cluster, Object
@@ -20,9 +21,10 @@ from activities.levers.ownership import (
     replicas_of,
     unpacked,
 )
-from activities.levers.pair.reading import Baseline
+from activities.levers.pair.reading import Baseline, is_made, left_to_others
+from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
-from activities.release.others import tell_of_others
+from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.patience import Waiting
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
@@ -39,7 +41,8 @@ async def release_pair(
     """Bring the pair to its baseline, or on to the new side; the same command again continues.
 
     Raises:
-        NotFound: when the old Deployment has no saved baseline, so there is nothing to release.
+        NotFound: when the old Deployment has no saved baseline, so there is nothing to release, or when the new one has
+            no wanted version to go on to.
         TimedOut: when a side is not available in time; the serving side keeps serving.
     """
     old = await cluster.get("deployments", target.namespace, target.name)
@@ -54,11 +57,13 @@ async def release_pair(
     except ValueError as error:
         raise damaged(old) from error
     replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
+    taken = await _found(cluster, target.namespace, baseline.name)
+    if to == "wanted":
+        refuse_missing(taken, baseline, target)
     # From here on a rollout that still runs ends without writing.
     released: Object = {"metadata": {"annotations": {OWNER: f"{RELEASED_BY}{by}"}}}
     await _patch(cluster, target.namespace, target.name, released)
     waiting.tell(f"{target} is released from its rollout, and moves to the {to} version")
-    taken = await _found(cluster, target.namespace, baseline.name)
     if taken is not None and to == "wanted":
         tell_of_others(taken, waiting.tell)
     if to == "baseline":
@@ -75,16 +80,39 @@ async def release_pair(
     return f"{target} runs the {to} version"
 
 
+def refuse_missing(new: Object | None, baseline: Baseline, target: Target) -> None:
+    """Refuse to go on to a version that the new Deployment does not have.
+
+    Raises:
+        NotFound: if it does not exist, or still has the template from before the rollout.
+    """
+    field = f"deployment {target.namespace}/{baseline.name}"
+    if new is None:
+        why = "does not exist, so there is no wanted version to go on to"
+        raise NotFound(why, field=field, fix="go back with `--to baseline`")
+    if baseline.template:
+        refuse_unwritten(fingerprint(new["spec"]["template"]), fingerprint(json.loads(baseline.template)), field)
+
+
 async def _back(cluster: Cluster, target: Target, baseline: Baseline, replicas: int, waiting: Waiting) -> None:
     new = baseline.new * replicas // (baseline.old + baseline.new)
     await _scale(cluster, target.namespace, target.name, replicas, waiting)
     await Routers(cluster).release(target, "before")
     found = await _found(cluster, target.namespace, baseline.name)
     if found is not None and baseline.made:
-        await cluster.delete("deployments", target.namespace, baseline.name, found["metadata"]["uid"])
+        await remove(cluster, found, baseline, waiting.tell)
     elif found is not None:
         await _scale(cluster, target.namespace, baseline.name, new, waiting, _own_version(baseline))
         await _scale(cluster, target.namespace, target.name, replicas - new, waiting)
+
+
+async def remove(cluster: Cluster, new: Object, baseline: Baseline, tell: Callable[[str], None]) -> None:
+    """Remove the Deployment that the rollout made; one that somebody else created meanwhile stays."""
+    if is_made(new):
+        metadata = new["metadata"]
+        await cluster.delete("deployments", metadata["namespace"], metadata["name"], metadata["uid"])
+    else:
+        tell(f"warning: {left_to_others(new, baseline)}")
 
 
 def _own_version(baseline: Baseline) -> Object:

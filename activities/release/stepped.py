@@ -22,7 +22,7 @@ from activities.levers.ownership import (
     note_of,
     saved_baseline,
 )
-from activities.release.others import tell_of_others
+from activities.release.others import refuse_unwritten, tell_of_others
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
@@ -51,7 +51,7 @@ async def release_stepped(
     """Take the target over from its rollout, and step it to an end.
 
     Raises:
-        NotFound: when the target has no saved baseline, so there is nothing to release.
+        NotFound: when the target has no saved baseline, so there is nothing to release, or no wanted version.
         TimedOut: when it does not end in time; the same command continues.
     """
     owner = f"{RELEASED_BY}{by}"
@@ -61,6 +61,8 @@ async def release_stepped(
     rules, note = rules_of(target, taken), _ending_of(note_of(taken), to, owner)
     await autoscaling.free(cluster, target, tell)
     prepared = await lever.prepare(PrepareInput(target=target, owner=owner, change=Change(), rules=rules))
+    if to == "wanted":
+        refuse_unwritten(prepared.mark.template, prepared.baseline.template, f"{target.kind} {target}")
     state = _state(prepared, to, cluster.clock.now())
     tell(f"{target} is released from its rollout, and moves to the {to} version")
     unmade = Unmade(cluster)

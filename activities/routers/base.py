@@ -239,7 +239,8 @@ class Router(ABC):
         def make(found: Object) -> tuple[Object | None, None]:
             if annotations_of(found).get(OWNER) != request.state.owner:
                 return None, None  # done before, or owned by another rollout now
-            return self.free(found, lead), None
+            # On the way back the former value is written already: a damaged note of it keeps nothing from its end.
+            return self.free(found, lead if is_readable(found) else None), None
 
         try:
             return (await self._write(request.target.namespace, name, make)).writes
@@ -247,10 +248,14 @@ class Router(ABC):
             return 0
 
     def free(self, found: Object, lead: Lead | None = None) -> Object:
-        """Return the patch that removes Segue's annotations, and with ``lead`` writes the saved value."""
-        kept = annotations_of(found).get(SAVED)
+        """Return the patch that removes Segue's annotations, and with ``lead`` writes the saved value.
+
+        Raises:
+            Refused: when that value is damaged.
+        """
+        kept = kept_of(found) if lead else {}
         try:
-            patch = self.patch(found, json.loads(kept)[lead]) if lead and kept else {}
+            patch = self.patch(found, kept[lead]) if lead and kept else {}
         except Stale:
             patch = {}  # somebody removed what the rollout routed
         return {**patch, "metadata": {"annotations": {OWNER: None, SAVED: None}}}
@@ -332,8 +337,39 @@ def saved_of(found: Object, state: State, content: Content) -> Content:
     """Return the value before the rollout: as recorded, as saved on the object, or the present one."""
     if state.routed is not None and state.routed.saved:
         return json.loads(state.routed.saved)
-    kept = annotations_of(found).get(SAVED)
-    return json.loads(kept)["before"] if kept else content
+    kept = kept_of(found)
+    return kept["before"] if kept else content
+
+
+def kept_of(found: Object) -> Object:
+    """Return the value before the rollout, and that for all traffic, as saved on the object; empty if none are.
+
+    Raises:
+        Refused: when they are damaged.
+    """
+    saved = annotations_of(found).get(SAVED)
+    if not saved:
+        return {}
+    try:
+        kept = json.loads(saved)
+    except ValueError:
+        kept = None
+    if isinstance(kept, dict) and {"before", "after"} <= kept.keys():
+        return kept
+    raise Refused(
+        f"has an annotation {SAVED} that cannot be read: somebody changed it",
+        field=f"{str(found.get('kind', 'object')).lower()} {found['metadata']['name']}",
+        fix=f"restore its former value; or route the traffic yourself, and remove {SAVED} and {OWNER}",
+    )
+
+
+def is_readable(found: Object) -> bool:
+    """Whether what is saved on the object can be read, if anything is."""
+    try:
+        kept_of(found)
+    except Refused:
+        return False
+    return True
 
 
 def _version(found: Object) -> int:

@@ -4,12 +4,11 @@ An HTTPRoute is a custom resource: a merge patch replaces lists whole, so the ro
 """
 
 import copy
-import json
 from collections.abc import Iterable
 
 from activities.cluster import Object
 from activities.levers.ownership import annotations_of
-from activities.routers.base import SAVED, Content, Leading, Router, pod_labels_of
+from activities.routers.base import SAVED, Content, Leading, Router, is_readable, kept_of, pod_labels_of
 from activities.routers.gateways import accepting, answers, gateway_doubts, generation_of, unserved
 from segue.contract import PrepareInput
 from segue.errors import NotAllowed, NotFound, Refused, Stale
@@ -220,8 +219,8 @@ def _place(found: Object, number: int, sides: set[str]) -> int:
 
 def _sides(found: Object, content: Content) -> set[str]:
     """Return the names of the backends of both sides: those to write, and those of the rollout that holds the route."""
-    saved = annotations_of(found).get(SAVED)
-    return _names(content).union(*map(_names, json.loads(saved).values() if saved else ()))
+    saved = kept_of(found).values() if is_readable(found) else ()
+    return _names(content).union(*map(_names, saved))
 
 
 def _names(rule: Object) -> set[str]:

@@ -86,7 +86,7 @@ class ObjectStatus(Shown):
     reason: str = Field(default="", description="The reason of the phase.")
     waiting_for: str = Field(default="", description="What the rollout waits for.")
     replicas: int = Field(default=0, description="Replicas that the target requests.")
-    floor: int = Field(default=0, description="The fewest ready replicas that the budget allows.")
+    floor: int = Field(default=0, description="The fewest ready replicas that the rollout allows.")
     old: ObjectSide = ObjectSide()
     new: ObjectSide = ObjectSide()
     rollout: str = Field(

@@ -13,6 +13,8 @@ import yaml
 from ci_templates import BIN, CI, command, containers, environment, load, scripts, values
 
 from segue.cli.app import app
+from segue.cli.options import seconds
+from segue.cli.plans import CANCEL_TIMEOUT
 
 FILES = sorted(each for each in CI.rglob("*") if each.suffix in {".yml", ".yaml"})
 SCHEMAS = {
@@ -63,6 +65,12 @@ def test_each_command_is_understood(arguments: list[str]) -> None:
     own = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     params = own.make_context(name, rest).params
     assert name == "abort" or (params["wait"] and params["join"] and params["on_cancel"] in {"abort", "detach"})
+
+
+def test_a_task_of_tekton_ends_before_tekton_stops_it() -> None:
+    """By default Tekton stops it after an hour. The stopped command would abort a rollout that only needs longer."""
+    params = {each["name"]: each.get("default") for each in load("tekton/task.yaml")["spec"]["params"]}
+    assert seconds("--timeout", params["timeout"]) + seconds("--cancel-timeout", CANCEL_TIMEOUT) < 3600
 
 
 @pytest.mark.parametrize("name", ["github", "gitlab", "jenkins"])

@@ -642,7 +642,9 @@ async def test_the_published_policy_refuses_others(served: Lab) -> None:
                 return ""
 
             message = await until("it is denied", denied)
-            assert f"a Segue rollout holds it: run `segue retarget {served.namespace}/chat`" in message
+            annotations = served.deployment("chat").metadata.annotations
+            rollout = annotations["segue.dev/rollout"].partition("@")[0]  # of a pair, the new side's name finds nothing
+            assert f"a Segue rollout holds it: run `segue retarget {rollout}`" in message
             served.patch("chat", {"metadata": {"labels": {"by": "somebody"}}})
             await case.run.send("approve")
             await case.ends("Completed")

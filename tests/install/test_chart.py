@@ -3,6 +3,7 @@
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,35 @@ def test_hooks_make_the_build_current_and_leave_nothing(helm: Helm) -> None:
     assert pods_that_run_once(helm.render(MINIMAL)).keys() == {"segue-worker-doctor"}
 
 
+def test_collections_of_nothing_are_empty(helm: Helm) -> None:
+    """`prometheus:` with nothing below it is null in YAML, and Helm then leaves out the chart's own value."""
+    names = ("prometheus", "webhooks", "notifications", "podLabels", "commonLabels", "tolerations")
+    values = merged(MINIMAL, {**VERSIONED, "networkPolicy": {"enabled": True}})
+    monitored = {"serviceMonitor": {"enabled": True}}
+    nothing = {"image": {"digest": None}, "metrics": {"serviceMonitor": {"labels": None}}, **dict.fromkeys(names)}
+    full = merged(values, {"metrics": monitored})
+    assert helm.render(merged(full, nothing)) == helm.render(full)
+
+
+def test_names_of_any_length_and_of_digits_are_names(helm: Helm) -> None:
+    """Kubernetes takes 52 characters for a CronJob, 63 for a Job; a name such as 1234 is a string, and no number."""
+    values = merged(merged(FULL, VERSIONED), {"nameOverride": "n" * 50, "rbac": {"namespaces": ["1234"]}})
+    values |= {"policy": {"configMap": "11", "key": "p"}, "priorityClassName": "100", "serviceAccount": {"name": "007"}}
+    objects = helm.render(values)
+    jobs = [each for each in objects if each["kind"] in {"CronJob", "Job"}]
+    assert max(len(each["metadata"]["name"]) - 11 * (each["kind"] == "Job") for each in jobs) <= 52
+
+    def named(part: Any) -> Iterator[Any]:
+        if isinstance(part, dict):
+            yield from (v for k, v in part.items() if k.lower().endswith("name") or k == "namespace")
+        for below in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            yield from named(below)
+
+    found = [each for each in named(objects) if not isinstance(each, dict)]
+    assert {"1234", "11", "100", "007"} <= set(found)
+    assert [each for each in found if not isinstance(each, str)] == []
+
+
 def published(name: str) -> list[Any]:
     role, _ = yaml.safe_load_all((ROOT / f"deploy/{name}.yaml").read_text())
     rules: list[Any] = role["rules"]
@@ -418,6 +448,11 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "a build without versioning": (
         {"versioning": {"buildId": "1"}}, ["versioning.buildId is set", "set versioning.enabled=true"],
     ),
+    "a label of the chart": (
+        {"commonLabels": {"app.kubernetes.io/name": "a"}}, ["commonLabels has app.kubernetes.io/name", "leave it out"],
+    ),
+    "a section of nothing": ({"worker": None}, ["missing property 'worker'"]),
+    "a value of nothing": ({"worker": {"podAccess": None}}, ["/worker", "missing property 'podAccess'"]),
     "one port": ({"metrics": {"sdk": True}, "worker": {"healthPort": 8081}}, ["healthPort is 8081", "another port"]),
 }  # fmt: skip
 

@@ -69,6 +69,23 @@ def test_references_to_one_secret_become_references_to_another() -> None:
     assert str(changed).count("token-2") == str(TEMPLATE).count("token") == 5
 
 
+def test_a_secret_may_get_the_name_that_another_one_had() -> None:
+    """Each name is that of the template before the change: neither is replaced twice."""
+    spec = {"containers": [{"name": "server", "envFrom": [{"secretRef": {"name": each}} for each in ("now", "then")]}]}
+    for secrets in ({"now": "next", "then": "now"}, {"then": "now", "now": "next"}, {"then": "now", "now": "then"}):
+        (server,) = apply_change({"spec": spec}, Change(secrets=secrets), UID)["spec"]["containers"]
+        assert [each["secretRef"]["name"] for each in server["envFrom"]] == [secrets["now"], secrets["then"]]
+
+
+@pytest.mark.parametrize("nameless", [{}, {"name": ""}])
+def test_a_pull_secret_without_a_name_is_none(nameless: dict[str, str]) -> None:
+    template = {"spec": {**TEMPLATE["spec"], "imagePullSecrets": [nameless, {"name": "token"}]}}
+    changed = apply_change(template, Change(secrets={"token": "token-2"}), UID)
+    assert changed["spec"]["imagePullSecrets"] == [nameless, {"name": "token-2"}]
+    with pytest.raises(Refused, match=r"use one of: token$"):
+        apply_change(template, Change(secrets={"tokens": "x"}), UID)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

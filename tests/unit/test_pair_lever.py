@@ -9,17 +9,18 @@ import pytest
 from activities.cluster import Cluster
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
-from activities.levers.pair.lever import _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
+from activities.levers.pair.lever import PairLever, _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
+from activities.release.pair import refuse_missing, remove
 from segue.contract import PrepareInput, WriteInput
 from segue.decide import Act, Decision, decide
 from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Counts, Version
-from segue.spec import Change, Rules
+from segue.spec import MADE_LABEL, Change, Rules
 from segue.spec.target import PairTarget
-from segue.state import Goal, State
+from segue.state import Goal, Mark, State
 
 NOW = 1_800_000_000.0
 RULES = Rules.model_validate({"strategy": {"maxSurge": 2}, "readiness": {"minReady": "0s", "deadline": "30s"}})
@@ -224,6 +225,119 @@ async def test_copied_annotations_are_removed_until_none_comes_back(cluster: Cop
     assert bool(cleaned.left) is left is bool(cluster.times)
     assert not left or f"`kubectl annotate replicasets -n serving chat-1 {OWNER}-`" in cleaned.left
     assert Cleaned(1, "a").with_more(Cleaned(2, "")).with_more(Cleaned(3, "b")) == (6, "a; b")
+
+
+@pytest.mark.parametrize(
+    ("runs", "own", "why"),
+    [
+        pytest.param(None, None, "deployment serving/chat-next: does not exist", id="not-made-yet"),
+        pytest.param(1, 1, "chat-next: has the version from before the rollout", id="not-written-yet"),
+        pytest.param(2, 1, "", id="written"),
+        pytest.param(2, None, "", id="wanted-as-it-is"),
+    ],
+)
+def test_a_release_goes_on_only_to_a_version_that_is_written(runs: int | None, own: int | None, why: str) -> None:
+    """It would scale up the new Deployment's former version, and remove the old side."""
+    saved = "" if own is None else json.dumps(template(own))
+    baseline = Baseline(old=4, new=0, name="chat-next", made=runs is None, template=saved)
+    new = None if runs is None else side("chat-next", runs, 0).deployment
+    with pytest.raises(NotFound, match=why) if why else contextlib.nullcontext():
+        refuse_missing(new, baseline, TARGET)
+
+
+class Stored:
+    """An API server that stores the replicas of both sides."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.found = {each.deployment["metadata"]["name"]: each.deployment for each in pair if each is not None}
+
+    async def patch(self, _kind: str, _namespace: str, name: str, patch: Any, *, dry_run: bool = False) -> Any:
+        before = self.found[name]
+        after = {**before, "spec": {**before["spec"], **patch["spec"]}}
+        if not dry_run:
+            self.found[name] = after
+        return after
+
+
+@pytest.mark.parametrize(
+    ("counts", "replicas", "expected"),
+    [
+        pytest.param((4, 2), 3, (2, 1), id="fewer-of-both"),
+        pytest.param((4, 2), 1, (1, 0), id="fewer-than-the-new-side-has"),
+        pytest.param((4, 2), 12, (8, 4), id="more-of-both"),
+        pytest.param((4, 0), 6, (6, 0), id="none-is-new"),
+        pytest.param((0, 0), 3, (3, 0), id="asleep"),
+    ],
+)
+async def test_a_scale_before_the_first_write_keeps_each_sides_share(
+    counts: tuple[int, int], replicas: int, expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An earlier rollout may have ended with both sides serving, and this one still wait: for a freeze to end, say."""
+    pair = Pair(side("chat", 1, counts[0]), side("chat-next", 2, counts[1]))
+    for each in pair:
+        assert each is not None
+        each.deployment["metadata"] |= {"resourceVersion": "1", "namespace": "serving"}
+    cluster = Stored(pair)
+    lever = PairLever(cast("Cluster", cluster))
+
+    async def fetch(_: PairTarget) -> Pair:
+        return pair
+
+    monkeypatch.setattr(lever, "_fetch", fetch)
+    decided = Decision(act=Act.RESIZE, why="", replicas=replicas)
+    waiting = State(owner="us", progress_at=NOW, mark=Mark(template=pair.template))
+    request = WriteInput(target=TARGET, rules=RULES, state=waiting, decision=decided, generation=6)
+    assert (await lever.resize(request, NOW)).done
+    assert tuple(each["spec"]["replicas"] for each in cluster.found.values()) == expected
+    assert [each["metadata"]["annotations"] for each in cluster.found.values()] == [{}, {}]
+
+
+class Freed:
+    """An API server that shows what was deleted, and which annotations were removed."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+        self.removed: dict[str, set[str]] = {}
+
+    async def delete(self, _kind: str, _namespace: str, name: str, _uid: str) -> None:
+        self.deleted.append(name)
+
+    async def patch(self, _kind: str, _namespace: str, name: str, patch: Any, **_: bool) -> Any:
+        self.removed[name] = {key for key, value in patch["metadata"]["annotations"].items() if value is None}
+        left = {key: value for key, value in patch["metadata"]["annotations"].items() if value is not None}
+        return {
+            **side(name, 1, 0).deployment,
+            "metadata": {"generation": 3, "resourceVersion": "2", "annotations": left},
+        }
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_a_rollback_deletes_no_deployment_that_somebody_else_created(ours: bool) -> None:
+    """Its name was free when the rollout began, or somebody deleted the rollout's own one and applied another."""
+    label = {MADE_LABEL: "chat-next"} if ours else {}
+    new = side("chat-next", 2, 0, selector={"matchLabels": {"app": "chat", **label}})
+    found = held(side("chat", 1, 4), new)
+    for each in (found.old, new):
+        each.deployment["metadata"] |= {"resourceVersion": "1", "namespace": "serving"}
+        each.deployment["metadata"]["annotations"][OWNER] = "us"
+    baseline = Baseline(old=4, new=0, name="chat-next", made=True)
+    gone_back = state(found).but(goal=Goal.BACK)
+    request = WriteInput(
+        target=TARGET, rules=RULES, state=gone_back, decision=Decision(act=Act.FINISH, why=""), generation=6
+    )
+    cluster, told = Freed(), list[str]()
+
+    async def fetch(_: PairTarget) -> Pair:
+        return found
+
+    writing = _Writing(cast("Cluster", cluster), fetch, request, NOW)
+    writing.pair = found
+    await writing.free(baseline, back=True)
+    assert cluster.deleted == (["chat-next"] if ours else [])
+    assert OWNER in cluster.removed["chat"] and (ours or OWNER in cluster.removed["chat-next"])
+    assert writing.warning.startswith("Deployment chat-next stays, with 0 replicas: ") is not ours
+    await remove(cast("Cluster", cluster), new.deployment, baseline, told.append)
+    assert cluster.deleted == (["chat-next"] * 2 if ours else []) and len(told) == (not ours)
 
 
 async def test_an_end_is_not_written_where_somebody_created_the_target_again() -> None:

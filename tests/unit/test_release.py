@@ -85,7 +85,7 @@ def test_annotations_that_leave_no_place_for_the_baseline_are_refused() -> None:
     assert baseline_of(found, {"template": {}})
 
 
-@pytest.mark.parametrize("saved", ["{", "zlib:AAAA", "zlib:?"])
+@pytest.mark.parametrize("saved", ["{", "zlib:AAAA", "zlib:?", "5", "null", '"{}"'])
 def test_a_baseline_that_somebody_changed_is_told_as_that(saved: str) -> None:
     """The message names the target and the annotation, and what a person can do."""
     found = {"kind": "Deployment", "metadata": {"name": "chat", "annotations": {BASELINE: saved}}}

@@ -170,3 +170,15 @@ async def test_backends_that_are_not_the_two_sides_are_refused(backends: list[Ob
     request = PrepareInput(target=TARGET, change=change, rules=RULES, owner="us")
     with pytest.raises(Refused, match=why) if why else nullcontext():
         await router.check(request, {"rule": 0, "backendRefs": backends}, old, new)
+
+
+@pytest.mark.parametrize("saved", ["{", "5", '{"before": {}}'])
+def test_a_damaged_note_of_the_former_value_is_named(saved: str) -> None:
+    """Somebody changed it. A rollout has its own record, and goes on; without the rollout nothing can restore it."""
+    found = route(rule(old=50, new=50))
+    found["metadata"]["annotations"][SAVED] = saved
+    assert sight(found, Goal.BACK).routed is not None
+    assert ROUTER.patch(found, SAVED_BEFORE)["spec"] == {"rules": [rule(old=100)]}
+    with pytest.raises(Refused, match=r"chat: has an annotation segue.dev/traffic that cannot be read"):
+        ROUTER.free(found, "before")
+    assert ROUTER.free(found)["metadata"]["annotations"] == {OWNER: None, SAVED: None}

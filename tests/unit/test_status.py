@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from segue.client import live
+from segue.contract import Beat
 from segue.gates import Result
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.spec import Change, DeploymentTarget, Rules
-from segue.state import Goal, Outcome, Phase, State
+from segue.state import Before, Goal, Outcome, Phase, State
 from segue.status import GateStatus, SideStatus, Status, make_status, reason, to_markdown
 
 RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
@@ -62,6 +64,19 @@ def test_the_status_of_a_rollout(outcome: Outcome | None, waits: str) -> None:
     status = made(STATE.but(outcome=outcome), seen)
     assert (status.old, status.new) == (SideStatus(replicas=3, ready=2), SideStatus(replicas=2, ready=1))
     assert (status.replicas, status.floor, status.ceiling, status.waiting_for) == (4, 4, 5, waits)
+
+
+def test_the_floor_is_the_one_that_holds() -> None:
+    """Where not all were ready before, fewer have to be: `segue watch` would say that it is under its floor."""
+    old = Side(total=4, ready=3)
+    seen = Observation(replicas=4, old=old, new=Side(total=1), requested=Counts(4, 1), template="v1")
+    state = STATE.but(before=Before(replicas=4, ready=3, reached=3))
+    status = made(state, seen)
+    assert (status.floor, status.ceiling) == (3, 5)
+    assert made(state.but(before=Before(replicas=4, ready=3, reached=4)), seen).floor == 4, "they were ready since"
+    for replicas, floor in ((4, 3), (8, 7)):
+        beat = Beat(seen=seen.model_copy(update={"replicas": replicas}), why="", at=2.0)
+        assert live(status, beat, RULES.strategy).floor == floor
 
 
 def test_what_an_earlier_release_left_out_is_nothing() -> None:

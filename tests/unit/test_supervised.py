@@ -106,6 +106,21 @@ def test_pods_are_believed_and_not_an_operators_observed_generation() -> None:
     assert read(seen, state, LATER)[1].act is Act.VERIFY
 
 
+@pytest.mark.parametrize("conditions", [None, {"Ready": "True"}, ["Ready"], [{"status": "True"}, None]])
+@pytest.mark.parametrize("observed", [None, "5", {}])
+def test_a_status_of_any_form_is_read(conditions: Any, observed: Any) -> None:
+    """Where a definition keeps unknown fields, its operator may write anything, such as null for an empty list."""
+    before, now = [pod(HEAD, "a")], [pod(HEAD, "b", made=LATER - 1.0)]
+    for status in ({"conditions": conditions, "observedGeneration": observed}, None):
+        seen, state = rolled(before, now)
+        seen.found["status"] = status
+        found, _ = read(seen, state)
+        assert found.new.ready == 1
+        assert found.problem is not None and found.problem.told == "condition Ready: is not met"
+        assert LEVER._start(seen)["done"] == [] and LEVER._start(seen)["observes"] is False
+        assert LEVER._late_until(seen.found, {"observes": True}, RULES, state) == START + 30.0
+
+
 def test_more_pods_than_asked_for_have_all_to_be_proven_and_have_a_deadline() -> None:
     """An autoscaler runs 3 where minReplicas is 1: each wait for them ends."""
     before = [pod(HEAD, "a", n) for n in range(3)]
@@ -363,7 +378,7 @@ def test_a_rollback_ends_when_its_operator_has_observed_it(at_start: int | None,
 
 def test_a_damaged_baseline_is_named() -> None:
     found = isvc()
-    for damaged in ("zlib:xx{", "{"):
+    for damaged in ("zlib:xx{", "{", "5"):
         found["metadata"]["annotations"] = {OWNER: "me", BASELINE: damaged}
         with pytest.raises(Refused, match=f"inferenceservice llm: has an annotation {BASELINE} that cannot be read"):
             read(LEVER._supervised(found, []), State(owner="me", baseline=Version(template="a")))

@@ -52,7 +52,7 @@ from activities.levers.ownership import (
     with_number,
     writers_of,
 )
-from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
+from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, left_to_others, mark_of, read
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.waiting import until_read
@@ -296,11 +296,12 @@ class PairLever:
             pair = await writing.checked()
             if pair.replicas == replicas and pair.baseline:
                 return writing.written
-            if not request.state.claimed:  # nothing has moved yet: all of them are old
-                replicas_of_old = max(replicas - pair.counts.new, 0)
-                await writing.patch(pair.old, {"spec": {"replicas": replicas_of_old}})
-                return writing.written
             counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
+            if not request.state.claimed:  # nothing is the rollout's own yet
+                await writing.patch(pair.old, {"spec": {"replicas": counts.old}})
+                if pair.new is not None and counts.new != pair.counts.new:
+                    await writing.patch(pair.new, {"spec": {"replicas": counts.new}})
+                return writing.written
             await writing.patch(
                 pair.old,
                 {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
@@ -323,7 +324,8 @@ class PairLever:
         sides = [each for each in (writing.pair.old, writing.pair.new) if each is not None]
         runs = [each.deployment["spec"]["template"] for each in sides if replicas_of(each.deployment)]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        warning = "; ".join(filter(None, (changed_by_others(writing.pair, request.state), cleaned.left, edited)))
+        told = (writing.warning, changed_by_others(writing.pair, request.state), cleaned.left, edited)
+        warning = "; ".join(filter(None, told))
         return writing.written.model_copy(update={"warning": warning})
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
@@ -559,7 +561,9 @@ class _Writing:
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
         new = self.pair.new
-        if new is not None and back and baseline.made:
+        if new is not None and back:
+            self.warning = left_to_others(new.deployment, baseline)
+        if new is not None and back and baseline.made and is_made(new.deployment):
             metadata = new.deployment["metadata"]
             if annotations_of(new.deployment).get(OWNER) == self.request.state.owner:
                 await self.cluster.delete("deployments", self.target.namespace, metadata["name"], metadata["uid"])
@@ -696,6 +700,8 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None)
 
 def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
     """Return the counts that keep both sides' shares at another R: both rounded up, within the ceiling."""
+    if before < 1:  # somebody scaled it to 0, so all of them are old
+        return Counts(replicas, 0)
     old = min(-(-counts.old * replicas // before), replicas)
     ceiling = resolve_budget(rules.strategy, replicas).ceiling
     total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
@@ -737,22 +743,16 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
         if given:
             fix = "change images, env or a patch; create configuration as an object of its own"
             raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
-    if pair.new is not None and _selects(pair.new.deployment, pair.old.deployment) and not _was_made(pair, target):
+    # A rollout may have made the old one from the new one, which this rollout reverses. The first one's selector is
+    # immutable; that of the made one has a label that distinguishes them.
+    overlaps = pair.new is not None and _selects(pair.new.deployment, pair.old.deployment)
+    if overlaps and not is_made(pair.old.deployment):
         raise Refused(
             f"has a selector that also selects the pods of {target.old}",
             field="target.new",
             value=target.new,
             fix="give its pods and its selector a label that the old ones do not have",
         )
-
-
-def _was_made(pair: Pair, target: PairTarget) -> bool:
-    """Whether an earlier rollout made the old one from the new one, which this rollout reverses.
-
-    The first one's selector is immutable; the selector of the made one has a label that distinguishes them.
-    """
-    labels: Object = pair.old.deployment["spec"]["selector"].get("matchLabels", {})
-    return bool(labels.get(MADE_LABEL) == target.old)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

@@ -33,8 +33,9 @@ from segue.hindrance import hindrance_of, with_stuck
 from segue.missing import Missing, denying_both, excused, unplaced_of, with_absent, with_full_quota, with_kept_away
 from segue.observation import Cause, Counts, Foreign, Frozen, Observation, Problem, Side
 from segue.replica import Ended, Pods, Replica, lost_since
-from segue.spec import Rules
+from segue.spec import MADE_LABEL, Rules
 from segue.state import Goal, Mark, State
+from segue.units import counted
 
 _ANY_RESTARTS = 1_000_000
 
@@ -175,6 +176,21 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
         pods=Pods(tuple(old), tuple(new) if back or written else ()),
     )
+
+
+def is_made(deployment: Object) -> bool:
+    """Whether a rollout made this Deployment from a pair's old one: its selector has a label with its own name."""
+    labels: Object = deployment["spec"]["selector"].get("matchLabels", {})
+    return bool(labels.get(MADE_LABEL) == deployment["metadata"]["name"])
+
+
+def left_to_others(new: Object, baseline: Baseline) -> str:
+    """Return that a rollback leaves a Deployment that somebody else created meanwhile; empty if it does not."""
+    if not baseline.made or is_made(new):
+        return ""
+    number = counted(replicas_of(new), "replica")
+    why = "somebody else created it during the rollout; delete it if nobody needs it"
+    return f"Deployment {baseline.name} stays, with {number}: {why}"
 
 
 def mark_of(pair: Pair) -> Mark:

@@ -22,7 +22,7 @@ app.kubernetes.io/component: worker
 {{- end }}
 
 {{- define "segue.buildId" -}}
-{{- $digest := .Values.image.digest | trimPrefix "sha256:" | trunc 12 }}
+{{- $digest := .Values.image.digest | default "" | trimPrefix "sha256:" | trunc 12 }}
 {{- .Values.versioning.buildId | default $digest | default .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
@@ -86,7 +86,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- if .apiKey.secret }}
 - name: TEMPORAL_API_KEY
-  valueFrom: {secretKeyRef: {name: {{ .apiKey.secret }}, key: {{ .apiKey.key | quote }}}}
+  valueFrom: {secretKeyRef: {name: {{ .apiKey.secret | quote }}, key: {{ .apiKey.key | quote }}}}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -191,7 +191,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- with .Values.servingCredentials }}
 {{- if .secret }}
 - name: SEGUE_SERVING_CREDENTIALS
-  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: {{ .key | quote }}}}
+  valueFrom: {secretKeyRef: {name: {{ .secret | quote }}, key: {{ .key | quote }}}}
 {{- end }}
 {{- end }}
 {{- if .Values.encryption.secret }}
@@ -203,10 +203,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- define "segue.temporalFiles" -}}
 {{- with .Values.temporal.tls }}
 {{- with .caSecret }}
-- secret: {name: {{ . }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
+- secret: {name: {{ . | quote }}, items: [{key: ca.crt, path: temporal/ca.crt}]}
 {{- end }}
 {{- with .clientCertificateSecret }}
-- secret: {name: {{ . }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
+- secret: {name: {{ . | quote }}, items: [{key: tls.crt, path: temporal/tls.crt}, {key: tls.key, path: temporal/tls.key}]}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -216,7 +216,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- include "segue.temporalFiles" . }}
 {{- with .Values.encryption }}
 {{- if .secret }}
-- secret: {name: {{ .secret }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
+- secret: {name: {{ .secret | quote }}, items: [{key: {{ .key | quote }}, path: encryption/keys.toml}]}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -225,28 +225,28 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- include "segue.clientFiles" . }}
 {{- range $name, $given := .Values.prometheus }}
 {{- with $given.bearerTokenSecret }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/token}]}
 {{- end }}
 {{- with $given.caSecret }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/ca.crt}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: prometheus/{{ $name }}/ca.crt}]}
 {{- end }}
 {{- end }}
 {{- range $name, $given := .Values.webhooks }}
-- secret: {name: {{ $given.secret.name }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
+- secret: {name: {{ $given.secret.name | quote }}, items: [{key: {{ $given.secret.key | quote }}, path: webhooks/{{ $name }}/secret}]}
 {{- with $given.caSecret }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: webhooks/{{ $name }}/ca.crt}]}
 {{- end }}
 {{- end }}
 {{- range $name, $given := .Values.notifications }}
 {{- range $file, $secret := dict "secret" $given.secret "ca.crt" $given.caSecret "address" $given.addressSecret }}
 {{- with $secret }}
-- secret: {name: {{ .name }}, items: [{key: {{ .key | quote }}, path: notifications/{{ $name }}/{{ $file }}}]}
+- secret: {name: {{ .name | quote }}, items: [{key: {{ .key | quote }}, path: notifications/{{ $name }}/{{ $file }}}]}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.policy }}
 {{- if .configMap }}
-- configMap: {name: {{ .configMap }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
+- configMap: {name: {{ .configMap | quote }}, items: [{key: {{ .key | quote }}, path: policy/policy.yaml}]}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -259,12 +259,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- $values := .root.Values -}}
 metadata:
   labels:
-    {{- merge (fromYaml .selector) (include "segue.labels" .root | fromYaml) $values.podLabels | toYaml | nindent 4 }}
+    {{- merge (fromYaml .selector) (include "segue.labels" .root | fromYaml) ($values.podLabels | default dict) | toYaml | nindent 4 }}
   {{- with $values.podAnnotations }}
   annotations: {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ .account }}
+  serviceAccountName: {{ .account | quote }}
   automountServiceAccountToken: true
   enableServiceLinks: false
   {{- with .grace }}
@@ -275,7 +275,7 @@ spec:
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $values.topologySpreadConstraints }}
   topologySpreadConstraints:
@@ -349,7 +349,7 @@ spec:
 {{- define "segue.helperPod" -}}
 {{- $values := .root.Values -}}
 restartPolicy: Never
-serviceAccountName: {{ .account }}
+serviceAccountName: {{ .account | quote }}
 enableServiceLinks: false
 securityContext: {{- toYaml $values.podSecurityContext | nindent 2 }}
 {{- with $values.imagePullSecrets }}

@@ -6,6 +6,11 @@
 {{- if not .Values.temporal.address }}
 {{- fail "temporal.address is empty: set HOST:PORT of Temporal's frontend, such as --set temporal.address=temporal-frontend.temporal.svc:7233" }}
 {{- end }}
+{{- range $label := keys (include "segue.selector" . | fromYaml) | sortAlpha }}
+{{- if hasKey ($.Values.commonLabels | default dict) $label }}
+{{- fail (printf "commonLabels has %s, by which the chart finds its own objects: leave it out" $label) }}
+{{- end }}
+{{- end }}
 {{- with .Values.rbac }}
 {{- if and .create (not .clusterWide) (not .namespaces) }}
 {{- fail "rbac.namespaces is empty: the workers may then roll nothing. List the namespaces of your model servers, such as --set rbac.namespaces={serving}, or set rbac.clusterWide=true" }}
