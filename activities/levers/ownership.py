@@ -152,8 +152,8 @@ def as_saved(found: Object, own: Object, notes: dict[str, str | None]) -> str:
 def has_baseline(found: Object) -> bool:
     """Whether an object has a saved baseline that can be read."""
     try:
-        return isinstance(json.loads(unpacked(annotations_of(found).get(BASELINE, ""))), dict)
-    except ValueError:
+        return bool(read_baseline(found, annotations_of(found).get(BASELINE, "")))
+    except Refused:
         return False
 
 
@@ -233,7 +233,7 @@ def read_baseline(found: Object, saved: str) -> Object:
         baseline = json.loads(unpacked(saved))
     except ValueError as error:
         raise damaged(found) from error
-    if not isinstance(baseline, dict):
+    if not isinstance(baseline, dict) or not baseline:
         raise damaged(found)
     return baseline
 

@@ -56,7 +56,7 @@ async def release_pair(
         baseline = Baseline.model_validate_json(unpacked(saved))
     except ValueError as error:
         raise damaged(old) from error
-    replicas = int(annotations_of(old).get(REPLICAS) or baseline.old + baseline.new)
+    replicas = requested(old, baseline)
     taken = await _found(cluster, target.namespace, baseline.name)
     if to == "wanted":
         refuse_missing(taken, baseline, target)
@@ -78,6 +78,12 @@ async def release_pair(
     # The saved baseline goes last, so that the same command can continue.
     await _freed(cluster, target.namespace, target.name, waiting, keeps=False)
     return f"{target} runs the {to} version"
+
+
+def requested(old: Object, baseline: Baseline) -> int:
+    """Return R as the rollout recorded it; where somebody damaged that, as before the rollout."""
+    recorded = annotations_of(old).get(REPLICAS, "")
+    return int(recorded) if recorded.isdecimal() else baseline.old + baseline.new
 
 
 def refuse_missing(new: Object | None, baseline: Baseline, target: Target) -> None:

@@ -477,7 +477,7 @@ def test_a_baseline_that_somebody_removed_or_damaged_is_read_from_a_copy() -> No
 
     assert saved() == "", "no copy, and no ReplicaSet of the former version"
     new["metadata"]["annotations"] = copied
-    for damaged in ({}, {BASELINE: "{"}, {BASELINE: "zlib:xx{"}, {BASELINE: "1"}):
+    for damaged in ({}, {BASELINE: "{"}, {BASELINE: "zlib:xx{"}, {BASELINE: "1"}, {BASELINE: "{}"}):
         found["metadata"]["annotations"] = {OWNER: "us", **damaged}
         assert saved() == '{"a":1}'
         assert saved(state(owner="another")) == ""

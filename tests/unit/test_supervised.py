@@ -378,7 +378,7 @@ def test_a_rollback_ends_when_its_operator_has_observed_it(at_start: int | None,
 
 def test_a_damaged_baseline_is_named() -> None:
     found = isvc()
-    for damaged in ("zlib:xx{", "{", "5"):
+    for damaged in ("zlib:xx{", "{", "5", "{}"):
         found["metadata"]["annotations"] = {OWNER: "me", BASELINE: damaged}
         with pytest.raises(Refused, match=f"inferenceservice llm: has an annotation {BASELINE} that cannot be read"):
             read(LEVER._supervised(found, []), State(owner="me", baseline=Version(template="a")))

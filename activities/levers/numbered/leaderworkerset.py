@@ -351,12 +351,10 @@ def _lacking(leader: Object, parts: list[Replica], size: int, *, is_mixed: bool)
     """Return why a group is not whole although its pods are ready; empty if it is."""
     if len(parts) < size:
         return f"only {len(parts)} of the {size} pods of its group exist"
+    if not is_mixed:
+        return ""
     name = leader["metadata"]["name"]
-    return (
-        f"its workers are of another version: if that stays so, delete StatefulSet {name} and then pod {name}"
-        if is_mixed
-        else ""
-    )
+    return f"its workers are of another version: if that stays so, delete StatefulSet {name} and then pod {name}"
 
 
 def _label(pod: Object, name: str) -> str:
