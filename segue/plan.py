@@ -114,7 +114,7 @@ def _row(counts: Counts, action: str, partition: int | None = None) -> Stage:
 
 
 def _stages(
-    strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, Waypoint],
+    strategy: Strategy, budget: Budget, counts: Counts, waypoints: dict[int, list[Waypoint]],
     leading: "_Leading | None" = None, *, in_place: bool = False,
 ) -> list[Stage]:  # fmt: skip
     """Return the stages from ``counts`` to the budget's end, with their waypoints.
@@ -122,7 +122,7 @@ def _stages(
     ``in_place``: replicas are replaced under their own numbers, by a partition.
     """
     stages: list[Stage] = []
-    waypoints = {barrier: waypoint for barrier, waypoint in waypoints.items() if barrier > counts.new}
+    waypoints = {barrier: each for barrier, each in waypoints.items() if barrier > counts.new}
     while counts != budget.end:
         barrier = min(waypoints, default=None)
         stages += leading.stages(counts, barrier) if leading else []
@@ -135,10 +135,32 @@ def _stages(
         stages += [row.model_copy(update=shown) for row in rows]
         counts = wanted
         if barrier is not None and counts.new >= barrier:
-            reached = waypoints.pop(barrier)
-            stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(reached)})
-            stages += leading.reach(reached, counts, barrier) if leading else []
+            stages = _stopped(stages, waypoints.pop(barrier), counts, barrier, leading)
     return stages
+
+
+def _stopped(
+    stages: list[Stage], waypoints: Sequence[Waypoint], counts: Counts, barrier: int, leading: "_Leading | None"
+) -> list[Stage]:
+    """Return the stages with the waypoints at this number of new replicas, which the rollout passes one by one.
+
+    Those between which the traffic does not change are shown as one.
+    """
+    here: Waypoint | None = None
+    for waypoint in waypoints:
+        here = waypoint if here is None else _with(here, waypoint)
+        stages[-1] = stages[-1].model_copy(update={"waypoint": _shown(here)})
+        routed = leading.reach(waypoint, counts, barrier) if leading else []
+        here = None if routed else here
+        stages += routed
+    return stages
+
+
+def _with(before: Waypoint, waypoint: Waypoint) -> Waypoint:
+    """Return a waypoint with the next one at the same number: both holds, one after the other, and any approval."""
+    weight = before.weight if waypoint.weight is None else waypoint.weight
+    both = {"hold": before.hold + waypoint.hold, "approval": before.approval or waypoint.approval, "weight": weight}
+    return before.model_copy(update=both)
 
 
 class _Leading:
@@ -237,17 +259,11 @@ def _rows(order: Order, before: Counts, after: Counts) -> list[Stage]:
     ]
 
 
-def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, Waypoint]:
-    """Key the waypoints by their number of new replicas; at the same number, the longer hold and any approval apply."""
-    found: dict[int, Waypoint] = {}
+def _by_barrier(strategy: Strategy, budget: Budget) -> dict[int, list[Waypoint]]:
+    """Key the waypoints by their number of new replicas, in the order of the spec."""
+    found: dict[int, list[Waypoint]] = {}
     for waypoint in strategy.waypoints:
-        barrier = min(barrier_at(waypoint, budget.replicas), budget.end.new)
-        other = found.get(barrier)
-        if other is not None:
-            hold, approval = max(other.hold, waypoint.hold), other.approval or waypoint.approval
-            found[barrier] = other.model_copy(update={"hold": hold, "approval": approval})
-        else:
-            found[barrier] = waypoint
+        found.setdefault(min(barrier_at(waypoint, budget.replicas), budget.end.new), []).append(waypoint)
     return found
 
 

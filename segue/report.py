@@ -1,5 +1,6 @@
 """The report: every stage, verdict and write, and who requested what. It is the workflow's result."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -14,6 +15,8 @@ from segue.units import counted
 
 THROUGH = " through "
 """Between a person and the principal of the controller that sent the person's order."""
+_MARKS = re.compile(r"[\\<\[*~|]|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown takes for more than text, without what would only make a text in a terminal harder to read."""
 
 
 class Request(Frozen):
@@ -50,14 +53,14 @@ def to_markdown(report: Report) -> str:
     status = report.status
     took = (report.ended_at or status.updated_at) - status.started_at
     lines = [
-        f"# {status.name}: {status.outcome or status.phase}",
+        f"# {_text(status.name)}: {status.outcome or status.phase}",
         "",
         f"- Target: {status.target}",
-        f"- Change: {status.change or '?'}",
-        f"- From: {status.baseline or '?'}",
-        f"- To: {status.wanted or '?'}",
-        f"- Started by {starter(report)} at {_utc(status.started_at)}; {took:.1f} s, {counted(status.moves, 'move')}, "
-        f"{counted(report.writes, 'write')}",
+        f"- Change: {_text(status.change) or '?'}",
+        f"- From: {_text(str(status.baseline or '?'))}",
+        f"- To: {_text(str(status.wanted or '?'))}",
+        f"- Started by {_text(starter(report))} at {_utc(status.started_at)}; {took:.1f} s, "
+        f"{counted(status.moves, 'move')}, {counted(report.writes, 'write')}",
     ]
     lines += [f"- {name}: {text}" for name, text in _present(status).items() if text]
     lines += _gates(status)
@@ -71,12 +74,12 @@ def to_markdown(report: Report) -> str:
 def _present(status: Status) -> dict[str, str]:
     """Return why the rollout is where it is and, before its end, what it waits for and what a person can do."""
     if status.outcome is not None:
-        return {"Reason": status.reason}
+        return {"Reason": _text(status.reason)}
     old, new = (f"{side.ready} ready of {side.replicas}" for side in (status.old, status.new))
     return {
         "Replicas": f"old {old}, new {new}; at least {status.floor} ready, at most {status.ceiling} in all",
-        "Waits for": status.waiting_for,
-        "Reason": status.why,
+        "Waits for": _text(status.waiting_for),
+        "Reason": _text(status.why),
         "You can": f"`{status.commands}`" if status.can else "",
     }
 
@@ -116,7 +119,12 @@ def _gates(status: Status) -> list[str]:
 
 
 def _cells(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    return "| " + " | ".join(map(_text, cells)) + " |"
+
+
+def _text(text: str) -> str:
+    """Return a text as one line of Markdown: no markup, link or image of a pod's message or a person's reason."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _rows(report: Report) -> list[str]:

@@ -98,6 +98,8 @@ class Reached(Frozen):
     """When the time for an answer is over: seconds since the epoch."""
     at_s: float = 0.0
     """When it was reached: seconds since the epoch."""
+    stopped_at: float | None = None
+    """Since when the time for an answer stands still, because the rollout stops for another reason."""
 
     def waits_for(self, now: float, *, kept: bool = False) -> str:
         """Return what this waypoint waits for at ``now``; ``kept`` gives an absolute time, for a later reader."""
@@ -120,10 +122,19 @@ class Reached(Frozen):
         ends = [self.hold_until] if self.approved or self.expires_at is None else [self.hold_until, self.expires_at]
         return min((end for end in ends if end > now), default=None)
 
-    def later(self, seconds: float) -> Self:
-        """Return the waypoint with its hold, and the time for an answer, so much later."""
+    def later(self, seconds: float, *, holds: bool = True) -> Self:
+        """Return the waypoint with the time for an answer so much later, and its hold too if it ``holds``."""
         expires_at = None if self.expires_at is None else self.expires_at + seconds
-        return self.model_copy(update={"hold_until": self.hold_until + seconds, "expires_at": expires_at})
+        hold_until = self.hold_until + seconds if holds else self.hold_until
+        return self.model_copy(update={"hold_until": hold_until, "expires_at": expires_at})
+
+    def at_time(self, now: float, *, stops: bool) -> Self:
+        """Return the waypoint at ``now``: the time for an answer stands still while the rollout ``stops``."""
+        if self.expires_at is None or stops == (self.stopped_at is not None):
+            return self
+        if self.stopped_at is None:
+            return self.model_copy(update={"stopped_at": now})
+        return self.later(now - self.stopped_at, holds=False).model_copy(update={"stopped_at": None})
 
     def is_expired(self, now: float) -> bool:
         """Whether the time for an answer is over and nobody answered."""
@@ -433,7 +444,7 @@ class State(Frozen):
         routed = self.routed
         if routed is None:
             return self
-        waypoint = self.waypoint and self.waypoint.later(max(0.0, now - routed.since))
+        waypoint = self.waypoint and self.waypoint.later(max(0.0, now - routed.since), holds=not self.promoted)
         refused = None if routed.refused == routed.share else routed.refused
         counts = {"pending": "", "accepted": routed.share, "refused": refused, "since": now}
         progress_at = now if refused is None else self.progress_at
@@ -448,9 +459,13 @@ class State(Frozen):
         )
 
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
-        """Record that the rollout keeps the ready replicas and is paused, until a person resumes it."""
+        """Record that the rollout keeps the ready replicas and is paused, until a person resumes it.
+
+        If a message turned it back in the meantime, it goes on.
+        """
+        paused = "settled" if self.goal is Goal.FORWARD else ""
         return self.but(
-            mark=mark or self.mark, settling=False, paused="settled", unresolved=None, writes=self.writes + writes
+            mark=mark or self.mark, settling=False, paused=paused, unresolved=None, writes=self.writes + writes
         ).noted(now, "settled", str(counts))
 
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
@@ -537,6 +552,7 @@ class State(Frozen):
             unresolved=None,
             altered=0,
             settling=False,
+            promoted=False,
             emptying=None,
             progress_at=now,
         ).noted(now, "retargeted", str(wanted), who)
@@ -588,7 +604,7 @@ class State(Frozen):
         finding = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
         made = meant.model_copy(update={"template": mark.template})
         state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", finding)
-        if back:
+        if back or self.goal is Goal.BACK:  # a message turned it back in the meantime
             return state
         fix = "it does so at each write: change the policy or webhook, then resume"
         problem = Problem(cause=Cause.CONFIGURATION, message=f"{finding}; {fix}")
@@ -658,10 +674,14 @@ class State(Frozen):
     def passing(self, now: float) -> Self:
         """Pass the waypoint when the rollout waits for nothing there any more; a pause, or a gateway, holds it.
 
-        If nobody answered in time, the approval's default is the answer.
+        If nobody answered in time, the approval's default is the answer. A pause stops that time, too.
         """
-        reached = self.waypoint
-        if reached is None or self.stopped or self.unaccepted:
+        if self.waypoint is None:
+            return self
+        reached = self.waypoint.at_time(now, stops=bool(self.stopped) and not self.unaccepted)
+        if reached != self.waypoint:
+            return self.but(waypoint=reached).passing(now)
+        if self.stopped or self.unaccepted:
             return self
         if reached.is_expired(now) and reached.approval is not None:
             return self._defaulted(reached, reached.approval, now).passing(now)

@@ -144,9 +144,12 @@ class RolloutWorkflow:
                 if not is_cancelled_exception(error):
                     raise
                 self._abort_by_cancel()
-            if self._state.outcome is None and self._history_is_long():
-                await self._handlers_finished()
+            if self._state.outcome is None and self._history_is_long() and self._is_answered():
                 workflow.continue_as_new(self._continued())
+
+    def _is_answered(self) -> bool:
+        """Whether every message has its answer, and the workflow of each notification has started."""
+        return workflow.all_handlers_finished() and not self._sends
 
     async def _handlers_finished(self) -> None:
         """Wait until every message has its answer, and the workflow of each notification has started.
@@ -155,7 +158,7 @@ class RolloutWorkflow:
         """
         while True:
             try:
-                await workflow.wait_condition(lambda: workflow.all_handlers_finished() and not self._sends)
+                await workflow.wait_condition(self._is_answered)
             except asyncio.CancelledError:
                 self._abort_by_cancel()
             else:
@@ -319,8 +322,11 @@ class RolloutWorkflow:
         self._plans, self._waits = (plan,), TURN
 
     async def _refuse(self, error: Exception) -> NoReturn:
-        """End the workflow before it has changed anything; a caller that waits for the plan gets the same error."""
-        self._refusal = _refusal_of(error)
+        """End the workflow before it has changed anything.
+
+        Who waits for the plan, or for the answer to a retarget, gets the same error.
+        """
+        self._refusal = self._retarget_answer[self._retargets] = _refusal_of(error)
         self._send(Event.REFUSED, self._noticed.number + 1, str(self._refusal.message))
         await self._handlers_finished()
         raise self._refusal from error
@@ -536,7 +542,7 @@ class RolloutWorkflow:
         long = info.is_continue_as_new_suggested() or (
             info.get_current_history_length() >= self._task.tuning.history_events
         )
-        return long and self._state.retarget is None  # its requester still waits for the answer
+        return long and self._state.retarget is None  # the next step prepares it
 
     def _continued(self) -> Task:
         changed = {
@@ -685,6 +691,8 @@ class RolloutWorkflow:
         """
         if self._finishing:
             await workflow.wait_condition(lambda: not self._finishing)
+        if self._refusal is not None:
+            raise self._refusal
         try:
             now = _now()
             state = messages.receive(message, self._state, now)

@@ -11,7 +11,7 @@ from segue.history import described
 from segue.observation import Version
 from segue.report import Report, to_markdown
 from segue.spec import Change, Rollout, Rules, Spec
-from segue.state import State
+from segue.state import Entry, Phase, State
 from segue.status import Status, make_status
 from segue.status import to_markdown as status_markdown
 
@@ -74,6 +74,17 @@ def test_a_change_is_described_alike_everywhere(change: dict[str, Any], words: s
     assert f"- **Change:** {words}\n" in status_markdown(status)
     assert f"- Change: {words}\n" in to_markdown(Report(status=status))
     assert status.change == words
+
+
+def test_a_report_shows_texts_as_they_are() -> None:
+    """A pod's message, or a person's reason, is no markup, and no other line or column of the report."""
+    said = "![x](http://a/b) <img src=x>\r\n# a_b | c\\| **d** __e__ `f`"
+    shown = "!\\[x](http://a/b) \\<img src=x> # a_b \\| c\\\\\\| \\*\\*d\\*\\* \\_\\_e\\_\\_ `f`"
+    status = Status(id="i", name=said, target="default/chat", phase=Phase.PAUSED, reason=said, waiting_for="resume")
+    entry = Entry(at=0.0, what="failed", detail=said, who=said)
+    lines = to_markdown(Report(status=status, entries=(entry,), started_by=said)).splitlines()
+    assert {f"# {shown}: Paused", f"- Reason: {shown}", f"| +0.0 s | failed | {shown} | {shown} |"} <= {*lines}
+    assert any(line.startswith(f"- Started by {shown} at") for line in lines)
 
 
 def test_every_field_of_a_change_is_described() -> None:

@@ -30,7 +30,7 @@ from segue.messages import (
     rollout_of,
     stops,
 )  # fmt: skip
-from segue.observation import Cause, Foreign, Problem, Version
+from segue.observation import Cause, Foreign, Problem, Routed, Version
 from segue.spec import Approval, Change, DeploymentTarget, Rules, Strategy, Waypoint
 from segue.state import Goal, Outcome, Phase, Reached, State, requested
 from segue.status import make_status
@@ -282,10 +282,24 @@ def test_an_answer_in_time_ends_the_waiting() -> None:
 
 
 def test_a_pause_keeps_an_approval_from_expiring() -> None:
-    """A person who paused may still answer; nothing is taken for an answer meanwhile."""
-    paused = receive(Pause(by="her"), asking("reject"), NOW)
+    """A person who paused may still answer, also after the resume; nothing is taken for an answer meanwhile."""
+    paused = receive(Pause(by="her"), asking("reject", hold_s=7200), NOW + 600).passing(NOW + 600)
     assert paused.passing(NOW + 9999).goal is Goal.FORWARD
     assert receive(Approve(by="her"), paused, NOW + 9999).goal is Goal.FORWARD
+    resumed = receive(Resume(by="her"), paused, NOW + 9999).passing(NOW + 9999)
+    assert resumed.waypoint is not None and resumed.waypoint.waits_for(NOW + 9999).endswith("else reject in 50m")
+    assert resumed.waypoint.hold_until == NOW + 7200, "a hold goes on while it is paused"
+    assert resumed.passing(NOW + 12_998).goal is Goal.FORWARD
+    assert resumed.passing(NOW + 12_999).goal is Goal.BACK
+
+
+def test_a_gateway_and_a_pause_keep_an_approval_for_the_longer_of_the_two() -> None:
+    """A time in which both hold it counts once."""
+    pending = asking("reject").but(routed=Routed(share=5, pending="a", since=NOW))
+    paused = receive(Pause(by="her"), pending, NOW + 100).passing(NOW + 100)
+    accepted = paused.after_accepted("why", NOW + 300).passing(NOW + 300)
+    resumed = receive(Resume(by="her"), accepted, NOW + 400).passing(NOW + 400)
+    assert resumed.waypoint is not None and resumed.waypoint.expires_at == NOW + 3600 + 400
 
 
 def test_a_promote_ends_holds_but_no_approval() -> None:
@@ -296,6 +310,21 @@ def test_a_promote_ends_holds_but_no_approval() -> None:
     assert later.waypoint is not None
     assert later.waypoint.hold_until == NOW
     assert later.passing(NOW).waypoint is not None
+
+
+def test_a_gateway_that_accepts_begins_no_promoted_hold_again() -> None:
+    """The hold counts from then on, unless somebody skipped it."""
+    pending = HOLDING.but(routed=Routed(share=5, pending="a", since=NOW - 300))
+    promoted = receive(Promote(by="her"), pending, NOW)
+    assert promoted.after_accepted("why", NOW + 1).passing(NOW + 1).waypoint is None
+
+
+def test_a_promote_is_for_one_version() -> None:
+    """Whoever skips the holds of a version says nothing of the next one."""
+    promoted = receive(Promote(by="her"), HOLDING, NOW)
+    state = receive(RetargetTo(by="her", change=V2), promoted, NOW).after_retarget(Version(template="v2"), NOW)
+    held = state.after_verify((0, Waypoint(at=1, hold=timedelta(hours=1))), NOW)
+    assert held.waypoint is not None and held.waypoint.hold_until == NOW + 3600
 
 
 def test_a_reject_rolls_back() -> None:
@@ -336,6 +365,12 @@ def test_a_retarget_forgets_a_settle() -> None:
     state = receive(Settle(by="her"), CLAIMED, NOW)
     state = receive(RetargetTo(by="her", change=V2), state, NOW).after_retarget(Version(template="v2"), NOW)
     assert not state.settling
+
+
+def test_a_settle_withdraws_a_retarget_that_is_being_prepared() -> None:
+    """It would move on, and forget the settle."""
+    state = receive(Settle(by="her"), receive(RetargetTo(by="her", change=V2), CLAIMED, NOW), NOW)
+    assert (state.settling, state.retarget, state.overrules) == (True, None, False)
 
 
 @pytest.mark.parametrize(

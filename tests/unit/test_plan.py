@@ -60,11 +60,20 @@ def test_waypoints_lie_at_their_counts(
     assert [(s.new, str(s.waypoint["at"])) for s in plan.stages if s.waypoint] == expected
 
 
-def test_of_two_waypoints_at_one_count_the_longer_and_the_asking_holds() -> None:
-    """Two waypoints that fall on the same count are shown as one, with the longer hold and the approval."""
+def test_two_waypoints_at_one_count_hold_one_after_the_other() -> None:
+    """They are shown as one, with both holds and the approval: the rollout passes each."""
     plan = make_plan(Strategy(waypoints=[{"at": 2, "hold": "30s"}, {"at": "50%", "hold": "5s", "approval": True}]), 4)
     shown = next(s.waypoint for s in plan.stages if s.waypoint)
-    assert (shown["hold"], shown["approval"]) == ("30s", True)
+    assert (shown["hold"], shown["approval"]) == ("35s", True)
+
+
+def test_two_weights_at_one_count_are_two_stages() -> None:
+    """The traffic shifts from one to the next while the replicas stay, as in the rollout."""
+    route = {"route": "chat", "services": {"old": "a", "new": "b"}}
+    steps = [{"at": 1, "hold": "5m"}, {"at": 1, "weight": 5, "hold": "1m"}, {"at": "25%", "weight": 25}]
+    plan = make_plan(Strategy.model_validate({"maxSurge": 1, "traffic": route, "waypoints": steps}), 4)
+    found = [(s.new, s.traffic, s.waypoint and (s.waypoint["hold"], s.waypoint["weight"])) for s in plan.stages[1:5]]
+    assert found == [(1, 0, ("6m", 5)), (1, 5, ("0s", 25)), (1, 25, None), (1, 25, None)]
 
 
 def test_an_approval_that_expires_is_in_the_plan() -> None:

@@ -206,6 +206,31 @@ async def test_a_retarget_that_is_withdrawn_is_answered(
     assert await update(recorded(message)) == "withdrawn by a later message"
 
 
+async def test_a_retarget_of_a_refused_rollout_gets_the_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits until each message has its answer: without one, the workflow would never end."""
+    rollout = Rollout(State(owner="us"))
+    rollout._sends = set()
+    message = recorded(messages.RetargetTo(by="ann", change=Change(images={"server": "chat:3"})))
+
+    async def waits(ends: Callable[[], bool]) -> None:
+        while not ends():
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(workflow, "wait_condition", waits)
+    update: Callable[..., Any] = rollout.update_retarget
+    early = asyncio.create_task(update(message))
+    await asyncio.sleep(0)
+    assert rollout._state.retarget is not None and not early.done()
+    monkeypatch.setattr(workflow, "all_handlers_finished", early.done)
+    async with asyncio.timeout(2):
+        with pytest.raises(ApplicationError, match="no such image"):
+            await rollout._refuse(ApplicationError("no such image", type="Refused"))
+    with pytest.raises(ApplicationError, match="no such image"):
+        await early
+    with pytest.raises(ApplicationError, match="no such image"):  # it arrives while a notification starts
+        await update(message)
+
+
 @pytest.mark.parametrize("error", [NondeterminismError("steps differ"), of_activity(CancelledError("cancelled"))])
 async def test_what_temporal_raises_refuses_no_retarget(error: Exception) -> None:
     rollout = Rollout(ROLLING, answer=error)
@@ -441,6 +466,31 @@ async def test_the_end_waits_for_answers_and_notifications(monkeypatch: pytest.M
     await rollout._handlers_finished()
     await sending
     assert answered and rollout._state.goal is Goal.BACK
+
+
+async def test_a_long_history_ends_once_every_message_has_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then the rollout goes on: the answer to a retarget, which had to wait for its permit, is its next step."""
+    rollout, steps = Rollout(ROLLING), list[str]()
+    rollout._sends = set()
+
+    async def step() -> None:
+        steps.append("a step")
+
+    class Continued(Exception):
+        """The next run begins."""
+
+    def continues(_: Any) -> None:
+        raise Continued
+
+    monkeypatch.setattr(rollout, "_step", step)
+    monkeypatch.setattr(rollout, "_history_is_long", lambda: True)
+    monkeypatch.setattr(rollout, "_continued", lambda: None)
+    monkeypatch.setattr(workflow, "all_handlers_finished", lambda: len(steps) == 3)
+    monkeypatch.setattr(workflow, "continue_as_new", continues)
+    with pytest.raises(Continued):
+        async with asyncio.timeout(2):
+            await rollout._until_the_end()
+    assert len(steps) == 3
 
 
 class Ended:

@@ -9,7 +9,7 @@ from segue.contract import Beat
 from segue.gates import Result
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.spec import Change, DeploymentTarget, Rules
-from segue.state import Before, Goal, Outcome, Phase, State
+from segue.state import Before, Goal, Outcome, Phase, Reached, State
 from segue.status import GateStatus, SideStatus, Status, make_status, reason, to_markdown
 
 RULES = Rules.model_validate({"strategy": {"maxSurge": 1}})
@@ -125,6 +125,10 @@ def test_the_next_waypoint_is_that_of_a_way_forward() -> None:
     rules = Rules.model_validate({"strategy": {"maxSurge": 1, "waypoints": [{"at": 1}, {"at": "50%"}]}})
     assert made(STATE, SEEN, rules).next_waypoint == "1 (1 new)"
     assert made(STATE.but(passed=(0,)), SEEN, rules).next_waypoint == "50% (2 new)"
+    reached = Reached(index=0, at="1", hold_until=60.0, approved=True)
+    assert made(STATE.but(waypoint=reached), SEEN, rules).next_waypoint == "50% (2 new)", "it waits at the first"
+    last = reached.model_copy(update={"index": 1})
+    assert made(STATE.but(passed=(0,), waypoint=last), SEEN, rules).next_waypoint == ""
     assert made(BACK, SEEN, rules).next_waypoint == made(STATE, None, rules).next_waypoint == ""
 
 

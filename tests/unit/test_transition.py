@@ -14,7 +14,7 @@ from segue.messages import Abort, Resume, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.room import Demand
 from segue.spec import Change, Rules, Strategy, Waypoint
-from segue.state import Before, Goal, Mark, Outcome, Reached, Retarget, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Phase, Reached, Retarget, State, requested
 from segue.transition import (
     WRITTEN,
     applied,
@@ -305,6 +305,14 @@ def test_what_the_api_server_made_of_the_baseline_is_the_baseline() -> None:
     assert (turned.wanted.template, turned.baseline.template) == ("v9", "v0")
     kept = applied(RULES, BACK, SEEN, decided(Act.UNDO), NOW, DONE)  # the answer still is the wanted version
     assert kept.baseline.template == "v0"
+
+
+def test_a_write_that_was_begun_before_an_abort_holds_no_rollback() -> None:
+    """What stops a rollout would keep the way back from waiting for gateways and proxies."""
+    aborted = receive(Abort(), STATE.but(settling=True, altered=1), NOW)
+    for decision, written in ((decided(Act.SETTLE, counts=COUNTS), DONE), (decided(Act.SCALE, counts=COUNTS), CHANGED)):
+        after = applied(RULES, aborted, SEEN, decision, NOW, written)
+        assert (after.stopped, after.phase) == ("", Phase.ROLLING_BACK)
 
 
 def test_a_write_without_effect_is_told_the_second_time() -> None:

@@ -14,6 +14,7 @@ from activities.clock import Clock
 from activities.cluster import Cluster
 from activities.ended_pods import Gone, read_ended
 from activities.watching import GAP_S, PULSE_S, Clocks, NamespaceWatch, Watches, controller_uid
+from segue.errors import Expired
 
 Object = dict[str, Any]
 
@@ -173,6 +174,30 @@ async def test_an_unexpected_error_never_leaves_old_objects_that_look_current(se
         while not view.current:
             await asyncio.sleep(0.01)
     assert len(served.server.lists) == before + 1 and view.trouble is None
+
+
+@pytest.mark.parametrize("expires", [False, True], ids=["is-closed", "expires"])
+async def test_a_stream_that_ends_at_once_is_not_opened_in_a_loop(expires: bool) -> None:
+    """A broken proxy closes each one. Requests without a pause would be a load for the API server and the worker."""
+
+    class Ending(_Events):
+        opened = 0
+
+        async def watch(self, *_: str) -> AsyncIterator[tuple[str, Object]]:
+            self.opened += 1
+            await asyncio.sleep(0)
+            if expires:
+                raise Expired("pods: too old resource version")
+            for event in list[tuple[str, Object]]():
+                yield event
+
+    server = Ending()
+    watches = Watches(cast("Cluster", server))
+    async with watches.use("n", ("pods",)) as view:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert view.current and (server.opened, len(server.lists)) == (1, 1)
+    await watches.close()
 
 
 async def test_who_reads_all_of_a_kind_is_woken_by_all_of_it(served: Served) -> None:
