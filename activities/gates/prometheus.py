@@ -30,11 +30,11 @@ _NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the 
 
 def _plain_address(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if "@" in url or parts.query or parts.fragment:
         # The message does not repeat the value, which may contain a password.
         raise PydanticCustomError("secret_setting", "contains more than an address; put credentials in files")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
     return url.rstrip("/")
 
 

@@ -266,6 +266,7 @@ _WHY_AND_FIX = {
     "string_too_short": "is too short; write {min_length} characters or more",
     "string_too_long": "is too long; keep it within {max_length} characters",
     "string_type": "is not text; put it in quotes",
+    "string_unicode": "is not text in UTF-8; write it in UTF-8",
     "int_type": "is not a whole number; write one without quotes",
     "int_parsing": "is not a whole number; write one",
     "int_from_float": "is not a whole number; write one without a fraction",
