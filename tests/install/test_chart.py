@@ -359,6 +359,19 @@ def test_what_a_platform_adds_to_pods_is_in_those_of_both(helm: Helm) -> None:
         assert spec["volumes"][-1:] == FULL["extraVolumes"]
 
 
+def test_what_a_platform_adds_to_pods_is_in_those_that_run_once(helm: Helm) -> None:
+    """A sidecar that the labels or annotations keep out would keep a hook from ending, and so an upgrade and a test."""
+    pods = pods_that_run_once(helm.render(merged(CONTROLLED, VERSIONED)))
+    assert len(pods) == 5
+    for name, pod in pods.items():
+        metadata, spec = pod["metadata"], pod["spec"]
+        labels = {**FULL["podLabels"], **FULL["commonLabels"], "app.kubernetes.io/component": "helper"}
+        assert labels.items() <= metadata["labels"].items(), name
+        assert FULL["podAnnotations"].items() <= metadata["annotations"].items(), name
+        for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
+            assert spec[field] == FULL[field], (name, field)
+
+
 def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both read the same setting: the workers poll for the cluster, and the controller sends its objects there."""
     rendered = helm.render(merged(CONTROLLED, {"cluster": {"name": "west", "default": True}}))

@@ -59,6 +59,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- merge (dict "app.kubernetes.io/component" "helper") (include "segue.labels" . | fromYaml) | toYaml }}
 {{- end }}
 
+{{- /* The metadata of such pods, with what the values add to any pod: a sidecar would keep them from ending. */ -}}
+{{- define "segue.helperMetadata" -}}
+labels:
+  {{- merge (include "segue.helperLabels" .root | fromYaml) (.root.Values.podLabels | default dict) | toYaml | nindent 2 }}
+{{- with merge (.annotations | default dict) (.root.Values.podAnnotations | default dict) }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "segue.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
@@ -354,6 +363,9 @@ enableServiceLinks: false
 securityContext: {{- toYaml $values.podSecurityContext | nindent 2 }}
 {{- with $values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
