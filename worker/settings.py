@@ -187,7 +187,6 @@ def load_settings() -> Settings:
         raise Refused("is not a file", field="SEGUE_SETTINGS", value=path, fix="name a TOML file, or unset it")
     try:
         settings = Settings()
-        _ = settings.slots  # refused now, not when the worker is full
         _ = settings.the_policy
     except ValidationError as error:
         first = error.errors()[0]
