@@ -13,6 +13,8 @@ from activities.limits import Urgency, urgent
 from segue.errors import Expired, SegueError
 
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SOON_S = 1.0
+"""A stream that ends sooner, without an error, may do so each time: a proxy closes it, or its version has expired."""
 
 log = logging.getLogger(__name__)
 
@@ -86,14 +88,17 @@ class Followed(ABC, Generic[Kept]):
     async def _follow(self) -> None:
         failures, listed_at = 0, math.inf
         while True:
+            began = time.monotonic()
             try:
                 version = await self._list()
                 listed_at = time.monotonic()
                 while True:
+                    began = time.monotonic()
                     version = await self._stream(version)
                     failures = 0
+                    await _not_sooner(began)
             except Expired:
-                continue
+                await _not_sooner(began)
             except Exception as error:
                 # Any error, also a fault of ours: if the task ended, its old objects would look current.
                 # Listed again in any case: without events nothing would show that the watch is current again.
@@ -142,6 +147,11 @@ def _as_ours(error: Exception) -> SegueError:
     if isinstance(error, SegueError):
         return error
     return SegueError(f"unexpected {type(error).__name__}: {error}")
+
+
+async def _not_sooner(began: float) -> None:
+    """Return ``SOON_S`` after the beginning of what has ended: in a loop it would take all of a worker's time."""
+    await asyncio.sleep(began + SOON_S - time.monotonic())
 
 
 def pause_s(failures: int) -> float:

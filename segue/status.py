@@ -114,7 +114,7 @@ def make_status(
     """Return the status of a rollout from its state and its latest observation."""
     replicas = seen.replicas if seen else 0
     budget = resolve_budget(as_before(rules, state, replicas).strategy, replicas) if replicas else None
-    ahead = next_waypoint(rules, state, replicas) if replicas and state.goal is Goal.FORWARD else None
+    ahead = next_waypoint(rules, _onward(state), replicas) if replicas and state.goal is Goal.FORWARD else None
     ended = state.outcome is not None
     return Status(
         id=workflow_id, name=name, target=str(target), target_uid=state.mark.uid, change=change.described,
@@ -132,6 +132,11 @@ def make_status(
         rollout=rollout_of(state), approval=approval_of(state), pause=pause_of(state),
         started_at=started_at, updated_at=updated_at,
     )  # fmt: skip
+
+
+def _onward(state: State) -> State:
+    """Return the state after its present waypoint: ``waiting_for`` has that one."""
+    return state.but(passed=(*state.passed, state.waypoint.index)) if state.waypoint else state
 
 
 def _traffic(state: State) -> int | None:

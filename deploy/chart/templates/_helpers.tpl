@@ -121,7 +121,7 @@ annotations: {{- toYaml . | nindent 2 }}
 - {name: SEGUE_CLUSTER, value: {{ .Values.cluster.name | default .Values.controller.cluster | quote }}}
 {{- include "segue.clusterEnv" . }}
 {{- with .Values.worker }}
-- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_HEALTH_ADDRESS, value: ":{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
 - {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
 {{- with .otlpEndpoint }}
@@ -137,7 +137,7 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- define "segue.workerEnv" -}}
 {{- include "segue.clusterEnv" . }}
 {{- with .Values.worker }}
-- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_HEALTH_ADDRESS, value: ":{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
 - {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
 {{- with int .maxConcurrentActivities }}
