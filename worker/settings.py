@@ -67,7 +67,7 @@ class Settings(BaseSettings):
 
     task_queue: str = Field(default=TASK_QUEUE, min_length=1, max_length=1_000)
     health_address: str = Field(default="127.0.0.1:0", description="host:port of /healthz, /readyz and /metrics")
-    sdk_metrics_address: str = Field(default="", description="host:port for the Temporal SDK's own Prometheus metrics")
+    sdk_metrics_address: str = Field(default="", description="IP:port for the Temporal SDK's own Prometheus metrics")
     otlp_endpoint: str = Field(default="", description="OTLP/gRPC collector for traces and metrics; empty for none")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
@@ -201,6 +201,9 @@ def load_settings() -> Settings:
         named = _UNREADABLE.search(str(error))
         field = f"SEGUE_{named[1].upper()}" if named else "SEGUE_SETTINGS"
         raise Refused("is not JSON", field=field, fix="correct it; docs/operating.md shows its form") from error
+    except OSError as error:
+        fix = "name a file that this process may read"
+        raise Refused(f"cannot be read: {error.strerror}", field="SEGUE_SETTINGS", value=path, fix=fix) from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
     return settings

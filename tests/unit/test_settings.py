@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from segue.errors import Refused
-from worker.settings import load_settings
+from worker.settings import Settings, load_settings
+from worker.telemetry import sdk_runtime, set_up_telemetry
 
 FILE = 'deployment_name = "of-file"\nbuild_id = "f"\n'
 TEMPORAL = {"TEMPORAL_DEPLOYMENT_NAME": "of-controller", "TEMPORAL_WORKER_BUILD_ID": "c"}
@@ -41,6 +42,11 @@ def test_the_version_of_the_worker(
     ("name", "value", "expected"),
     [
         ("SEGUE_CLUSTERS", "{", "SEGUE_CLUSTERS: is not JSON; correct it"),
+        (
+            "SEGUE_SETTINGS",
+            "/proc/self/mem",
+            "SEGUE_SETTINGS: '/proc/self/mem': cannot be read: Input/output error; name",
+        ),
         ("SEGUE_POLICY", "/nope", "SEGUE_POLICY: '/nope': does not exist; name a file"),
         (
             "SEGUE_MAX_CONCURRENT_ACTIVITIES",
@@ -95,3 +101,17 @@ def test_a_credential_fits_into_a_header(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv("SEGUE_SERVING_CREDENTIALS", f'{{"llm": {{"value": "{text}"}}}}')
         with pytest.raises(Refused, match="is not one line of text; write the header's value"):
             load_settings()
+
+
+@pytest.mark.parametrize("address", ["localhost:8081", ":8081", "127.0.0.1:70000"])
+def test_an_unusable_address_of_the_sdks_metrics_is_named(address: str) -> None:
+    """The SDK takes no host name."""
+    with pytest.raises(Refused, match=r"^SEGUE_SDK_METRICS_ADDRESS: .*cannot be used: .*write IP:PORT of a free port"):
+        sdk_runtime(Settings(sdk_metrics_address=address))
+
+
+def test_an_unusable_address_of_a_collector_is_named() -> None:
+    with pytest.raises(
+        Refused, match=r"^SEGUE_OTLP_ENDPOINT: 'https://\[': is not an address: .*write http://HOST:PORT"
+    ):
+        set_up_telemetry(Settings(otlp_endpoint="https://["))
