@@ -1,6 +1,7 @@
 """The worker's version comes from Segue's variables, from temporal-worker-controller's, or from the file."""
 
 import re
+import sys
 import traceback
 from pathlib import Path
 
