@@ -30,7 +30,8 @@ _NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the 
 
 def _plain_address(url: str) -> str:
     parts = urlsplit(url)
-    if "@" in url or parts.query or parts.fragment:
+    has_user = parts.username or parts.password or ("@" in url and not parts.hostname)
+    if has_user or parts.query or parts.fragment:
         # The message does not repeat the value, which may contain a password.
         raise PydanticCustomError("secret_setting", "contains more than an address; put credentials in files")
     if parts.scheme not in {"http", "https"} or not parts.hostname:

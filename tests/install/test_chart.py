@@ -433,6 +433,10 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "no account": ({"serviceAccount": {"create": False}}, ["serviceAccount.name is empty", "name the ServiceAccount"]),
     "proxy": ({"worker": {"podAccess": "proxy"}}, ["worker.podAccess is proxy", "set rbac.serving=true"]),
     "a password in an address": ({"prometheus": {"x": {"url": "http://u:p@x"}}}, ["/prometheus/x/url"]),
+    "a token in an address": ({"prometheus": {"x": {"url": "http://x/?token=s"}}}, ["/prometheus/x/url"]),
+    "too few slots": ({"worker": {"maxConcurrentActivities": 5}}, ["/worker/maxConcurrentActivities", "10"]),
+    "more than a day": ({"worker": {"gracefulShutdownSeconds": 90_000}}, ["/worker/gracefulShutdownSeconds"]),
+    "no scheme": ({"worker": {"otlpEndpoint": "collector:4317"}}, ["/worker/otlpEndpoint", "collector:4317"]),
     "a webhook without a secret": ({"webhooks": {"x": {"url": "http://x"}}}, ["/webhooks/x", "missing property"]),
     "a version twice": (
         merged(VERSIONED, {"extraEnv": [{"name": "SEGUE_BUILD_ID", "value": "1"}]}),
