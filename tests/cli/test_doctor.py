@@ -1,12 +1,15 @@
 """`segue doctor` reads the worker's settings."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from segue.checks import SetupCheck
-from tests.cli.conftest import Segue
 from worker.settings import Settings
+
+Segue = Callable[..., Any]
 
 
 @pytest.mark.parametrize(

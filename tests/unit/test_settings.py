@@ -1,4 +1,4 @@
-"""The worker's version comes from Segue's variables, from temporal-worker-controller's, or from the file."""
+"""The worker's settings: where they come from, and how a wrong one is refused, without any secret."""
 
 import re
 import sys
