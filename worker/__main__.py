@@ -43,6 +43,7 @@ async def serve(settings: Settings) -> None:
         Unreachable: when Temporal does not answer.
         Refused: for invalid settings.
     """
+    _ = settings.slots  # refused now, not when the worker is full; `segue doctor` may have less memory
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,7 +11,9 @@ from segue.errors import Refused
 
 @asynccontextmanager
 async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncIterator[str]:
-    """Serve /healthz, /readyz and /metrics within this context, and yield the address. Port 0 takes a free port.
+    """Serve /healthz, /readyz and /metrics within this context, and yield the address.
+
+    Port 0 takes a free port. Without a host (``:8080``), it listens on every address, of IPv4 and of IPv6.
 
     Raises:
         Refused: when the worker cannot listen on the address.
@@ -32,8 +34,8 @@ async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncItera
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, int(port)).start()
-    except (OSError, ValueError) as error:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    except (OSError, ValueError, OverflowError) as error:
         await runner.cleanup()
         raise Refused(
             f"cannot be used: {error}",
@@ -43,6 +45,6 @@ async def serve_health(address: str, is_ready: Callable[[], bool]) -> AsyncItera
         ) from error
     try:
         found = runner.addresses[0]
-        yield f"{found[0]}:{found[1]}"
+        yield f"[{found[0]}]:{found[1]}" if ":" in found[0] else f"{found[0]}:{found[1]}"
     finally:
         await runner.cleanup()

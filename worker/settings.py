@@ -6,6 +6,7 @@ TOML profiles itself. ``KUBECONFIG``, or the pod's service account, configures t
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -44,6 +45,15 @@ class Credential(BaseModel):
     value: SecretStr
     header: str = Field(default="Authorization", pattern=r"^[A-Za-z0-9-]{1,64}$")
 
+    @field_validator("value")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        """Leave out a last line break, and refuse what no request can carry: each new pod would seem not to serve."""
+        text = value.get_secret_value().strip()
+        if not text or not text.isprintable():
+            raise ValueError("is not one line of text; write the header's value, such as Bearer …")
+        return SecretStr(text)
+
     @property
     def pair(self) -> tuple[str, str]:
         """The header's name and value."""
@@ -55,9 +65,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGUE_", extra="forbid", frozen=True)
 
-    task_queue: str = TASK_QUEUE
+    task_queue: str = Field(default=TASK_QUEUE, min_length=1, max_length=1_000)
     health_address: str = Field(default="127.0.0.1:0", description="host:port of /healthz, /readyz and /metrics")
-    sdk_metrics_address: str = Field(default="", description="host:port for the Temporal SDK's own Prometheus metrics")
+    sdk_metrics_address: str = Field(default="", description="IP:port for the Temporal SDK's own Prometheus metrics")
     otlp_endpoint: str = Field(default="", description="OTLP/gRPC collector for traces and metrics; empty for none")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     log_format: str = Field(default="json", pattern="^(json|text)$")
@@ -70,7 +80,7 @@ class Settings(BaseSettings):
     moves_at_once: int = Field(
         default=8, ge=1, le=1_000, description="Moves between their decision and their write; further moves wait"
     )
-    graceful_shutdown_s: float = Field(default=30.0, ge=0)
+    graceful_shutdown_s: float = Field(default=30.0, ge=0, le=86_400)
     deployment_name: str = Field(default="", description="Temporal worker deployment; empty for an unversioned worker")
     supervised: dict[str, Supervision] = Field(
         default_factory=dict, description="Custom resources that their own operator rolls, by the name that specs use"
@@ -155,6 +165,17 @@ _UNREADABLE = re.compile(r'value for field "(\w+)"')
 """Where pydantic's message names the setting that is not JSON."""
 
 
+_SECRETIVE = {"serving_credentials", "webhooks", "notifications"}
+"""Settings whose values are secrets, or addresses that hold one."""
+_MISPLACED = {"secret_setting", "extra_forbidden", "model_type", "dict_type"}
+"""Errors of a value in a wrong place, such as a token where the name of its file belongs."""
+
+
+def _may_be_secret(error: str, loc: Sequence[int | str]) -> bool:
+    """Whether the wrong value may be, or hold, a secret: the worker's log would keep it."""
+    return error in _MISPLACED or (len(loc) > 1 and loc[0] in _SECRETIVE)
+
+
 def load_settings() -> Settings:
     """Return the worker's settings.
 
@@ -166,20 +187,23 @@ def load_settings() -> Settings:
         raise Refused("is not a file", field="SEGUE_SETTINGS", value=path, fix="name a TOML file, or unset it")
     try:
         settings = Settings()
-        _ = settings.slots  # refused now, not when the worker is full
         _ = settings.the_policy
     except ValidationError as error:
         first = error.errors()[0]
         wrong = refused(first)
-        name = "SEGUE_" + "_".join(str(p) for p in first["loc"]).upper()
-        shown = None if first["type"] == "secret_setting" else first.get("input")
+        name = "SEGUE_" + "_".join(str(p) for p in first["loc"] if p != "[key]").upper()
+        shown = None if _may_be_secret(first["type"], first["loc"]) else wrong.value
         fix = f"{wrong.fix}{'; ' * bool(wrong.fix)}docs/operating.md lists all settings"
-        raise Refused(wrong.why, field=name, value=shown, fix=fix) from error
+        # Pydantic's own error is not chained: a traceback of it would print every value.
+        raise Refused(wrong.why, field=name, value=shown, fix=fix) from None
     except SettingsError as error:
         # Neither the text nor the value is repeated: it may hold a secret.
         named = _UNREADABLE.search(str(error))
         field = f"SEGUE_{named[1].upper()}" if named else "SEGUE_SETTINGS"
         raise Refused("is not JSON", field=field, fix="correct it; docs/operating.md shows its form") from error
+    except OSError as error:
+        fix = "name a file that this process may read"
+        raise Refused(f"cannot be read: {error.strerror}", field="SEGUE_SETTINGS", value=path, fix=fix) from error
     except ValueError as error:
         raise Refused(f"cannot be read: {error}", field="SEGUE_SETTINGS", value=path, fix="write valid TOML") from error
     return settings

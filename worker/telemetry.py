@@ -19,16 +19,29 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 from segue import __version__
+from segue.errors import Refused
 from worker.settings import Settings
 
 _RESOURCE = Resource.create({"service.name": "segue", "service.version": __version__})
 
 
 def set_up_telemetry(settings: Settings) -> None:
-    """Install the tracer and meter providers: Prometheus (at /metrics) always, OTLP if a collector is set."""
+    """Install the tracer and meter providers: Prometheus (at /metrics) always, OTLP if a collector is set.
+
+    Raises:
+        Refused: when the collector's address is not one.
+    """
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if settings.otlp_endpoint:
-        exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
+        try:
+            exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
+        except ValueError as error:
+            raise Refused(
+                f"is not an address: {error}",
+                field="SEGUE_OTLP_ENDPOINT",
+                value=settings.otlp_endpoint,
+                fix="write http://HOST:PORT or https://HOST:PORT",
+            ) from error
         provider = TracerProvider(resource=_RESOURCE)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
@@ -49,13 +62,25 @@ def tracing() -> TracingInterceptor:
 
 
 def sdk_runtime(settings: Settings) -> Runtime | None:
-    """Return a runtime that serves the SDK's own metrics; None when no address is set."""
+    """Return a runtime that serves the SDK's own metrics; None when no address is set.
+
+    Raises:
+        Refused: when the SDK cannot listen there; it takes no host name.
+    """
     if not settings.sdk_metrics_address:
         return None
     prometheus = PrometheusConfig(
         bind_address=settings.sdk_metrics_address, durations_as_seconds=True, counters_total_suffix=True
     )
-    return Runtime(telemetry=TelemetryConfig(metrics=prometheus))
+    try:
+        return Runtime(telemetry=TelemetryConfig(metrics=prometheus))
+    except ValueError as error:
+        raise Refused(
+            f"cannot be used: {error}",
+            field="SEGUE_SDK_METRICS_ADDRESS",
+            value=settings.sdk_metrics_address,
+            fix="write IP:PORT of a free port, such as 0.0.0.0:8081",
+        ) from error
 
 
 class _RolloutIdFilter(logging.Filter):

@@ -30,11 +30,12 @@ _NO_REDIRECT = "it was moved, and the worker does not follow redirects; put the 
 
 def _plain_address(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    has_user = parts.username or parts.password or ("@" in url and not parts.hostname)
+    if has_user or parts.query or parts.fragment:
         # The message does not repeat the value, which may contain a password.
         raise PydanticCustomError("secret_setting", "contains more than an address; put credentials in files")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise PydanticCustomError("no_address", "is not an address; write http://HOST:PORT or https://...")
     return url.rstrip("/")
 
 
@@ -47,7 +48,7 @@ class PrometheusSettings(BaseModel):
     bearer_token_file: Path | None = None
     """Read again for each query, because service account tokens are renewed."""
     ca_file: Path | None = None
-    """The authority of the server's certificate; the system's authorities by default."""
+    """The authority of the server's certificate, read again for each query; the system's authorities by default."""
     timeout_s: float = Field(default=10.0, gt=0, le=60)
     """The time limit of one query, in seconds."""
 
@@ -65,6 +66,7 @@ class Prometheus:
     def __init__(self, name: str, settings: PrometheusSettings) -> None:
         self._name, self._settings = name, settings
         self._session: aiohttp.ClientSession | None = None
+        self._trust: tuple[bytes, ssl.SSLContext] | None = None
 
     async def close(self) -> None:
         """Close its connections."""
@@ -116,7 +118,8 @@ class Prometheus:
     async def _post(self, path: str, form: dict[str, str]) -> bytes:
         session = self._open()
         url, headers = self._settings.url + path, self._credentials()
-        async with session.post(url, data=form, headers=headers, allow_redirects=False) as response:
+        trusted = self._trusted()
+        async with session.post(url, data=form, headers=headers, ssl=trusted, allow_redirects=False) as response:
             body = bytearray()
             async for chunk in response.content.iter_chunked(2**16):
                 body += chunk
@@ -128,10 +131,16 @@ class Prometheus:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            ca = self._settings.ca_file
-            context = ssl.create_default_context(cafile=str(ca) if ca else None)
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context, limit=32))
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=32))
         return self._session
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Return the authorities that ``ca_file`` has now; the system's without one."""
+        file = self._settings.ca_file
+        content = file.read_bytes() if file else b""
+        if self._trust is None or self._trust[0] != content:
+            self._trust = content, ssl.create_default_context(cafile=str(file) if file else None)
+        return self._trust[1]
 
     def _credentials(self) -> dict[str, str]:
         file = self._settings.bearer_token_file

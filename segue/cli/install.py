@@ -13,7 +13,7 @@ from rich.text import Text
 from segue.checks import CheckVerdict, SetupCheck, exit_of
 from segue.cli.app import INSTALL
 from segue.cli.console import show, write, write_json
-from segue.cli.options import AsTable, AsText, Queue, TableOrJson, TextOrJson, run_async, seconds
+from segue.cli.options import AsTable, AsText, TableOrJson, TextOrJson, run_async, seconds
 from segue.contract import TASK_QUEUE
 from segue.errors import Exit, Refused
 from segue.naming import check_namespace
@@ -71,6 +71,13 @@ _Controller = Annotated[
     bool,
     typer.Option("--controller", help="Check the rights that `segue controller` needs, instead of those of a worker."),
 ]
+_Served = Annotated[
+    str | None,
+    typer.Option(
+        "--task-queue", envvar="SEGUE_TASK_QUEUE", show_default=f"that of the settings, or {TASK_QUEUE}",
+        help="Temporal task queue of the workers.",
+    ),
+]  # fmt: skip
 _Create = Annotated[bool, typer.Option("--create-namespace", help="Create Temporal's namespace if it does not exist.")]
 RETENTION = "168h"
 _Retention = Annotated[
@@ -99,7 +106,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     *, namespace: _Namespaces = None, service_account: _As = "", controller: _Controller = False,
-    task_queue: Queue = TASK_QUEUE, output: AsTable = TableOrJson.TABLE,
+    task_queue: _Served = None, output: AsTable = TableOrJson.TABLE,
 ) -> None:  # fmt: skip
     """Check all that Segue depends on: Temporal, the workers, the cluster and the rights in it, Prometheus.
 
@@ -114,7 +121,9 @@ def doctor(
     from worker.doctor import examine  # noqa: PLC0415 - the libraries of the worker load slowly
     from worker.settings import load_settings  # noqa: PLC0415
 
-    settings = load_settings().model_copy(update={"task_queue": task_queue})
+    settings = load_settings()
+    if task_queue:
+        settings = settings.model_copy(update={"task_queue": task_queue})
     found = run_async(examine(settings, namespace or (), user, controller=controller))
     if output is TableOrJson.JSON:
         write_json([check.model_dump(mode="json") for check in found])

@@ -9,7 +9,7 @@ from segue.errors import Refused
 from segue.spec.base import Model, Name, ObjectName, wrong
 from segue.spec.profile import BuiltIn, ProfileName
 from segue.spec.refusals import refusal
-from segue.spec.resolving import OwnProfile, fields_of, laid_over
+from segue.spec.resolving import OwnProfile, fields_of, laid_over, without_nulls
 from segue.spec.rollout import Given, Spec
 from segue.spec.standing import FIELDS as STANDING_FIELDS
 
@@ -84,7 +84,8 @@ def read_own_profile(document: Any, source: str) -> OwnProfile:
     base = _base_of(spec, source) if document.get("kind") in KINDS else None
     whole = spec
     if base is not None:
-        whole = {**laid_over(fields_of(base.name, base.model or _ANY_MODEL), own), "profile": base}
+        lower = fields_of(base.name, base.model or _ANY_MODEL)
+        whole = {**without_nulls(laid_over(lower, own)), "profile": base}
     try:
         found = ProfileObject.model_validate({**document, "spec": whole} if "spec" in document else document)
     except ValidationError as error:

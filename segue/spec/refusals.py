@@ -153,6 +153,8 @@ def _placed(document: dict[Any, Any], source: str) -> dict[Any, Any]:
     if not isinstance(target, dict) or not isinstance(spec, dict) or not isinstance(namespace, str):
         return document
     named = target.get("namespace", namespace)
+    if named is None:  # refused with the other fields
+        return document
     if named != namespace:
         why = f"is not the namespace of the Rollout, which is {namespace!r}"
         fix = f"move the Rollout to {named!r}, or name a target in its own namespace"
@@ -266,6 +268,7 @@ _WHY_AND_FIX = {
     "string_too_short": "is too short; write {min_length} characters or more",
     "string_too_long": "is too long; keep it within {max_length} characters",
     "string_type": "is not text; put it in quotes",
+    "string_unicode": "is not text in UTF-8; write it in UTF-8",
     "int_type": "is not a whole number; write one without quotes",
     "int_parsing": "is not a whole number; write one",
     "int_from_float": "is not a whole number; write one without a fraction",
@@ -287,11 +290,16 @@ _WHY_AND_FIX = {
 }
 
 
+_NULL = "is null, or has nothing after its name; write a value, or leave it out"
+_OF_NULL = {name for name in _WHY_AND_FIX if name.endswith("_type")} | {"value_error"}
+"""Errors that null can have, and whose fix is for other values."""
+
+
 def refused(error: Any, *, in_spec: bool = False) -> Refused:
     """Return one of pydantic's errors as a refusal; ``in_spec``: it is of a file whose fields `segue schema` lists."""
     context, shown = error.get("ctx", {}), error["input"]
     own = str(error["msg"]).removeprefix("Value error, ")
-    known = _WHY_AND_FIX.get(error["type"])
+    known = _NULL if shown is None and error["type"] in _OF_NULL else _WHY_AND_FIX.get(error["type"])
     why, _, fix = (known.format(**context) if known else own).partition("; ")
     if error["type"] == "extra_forbidden" and in_spec:
         fix += _instead_of(str(error["loc"][-1]))

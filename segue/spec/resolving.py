@@ -17,6 +17,8 @@ from segue.spec.profile import BuiltIn, Profile, ProfileName
 from segue.spec.rollout import Given, Spec
 
 Object = dict[str, Any]
+_GIVEN = {field.alias or name for name, field in Given.model_fields.items()}
+"""The parts of a spec that a profile can give."""
 
 
 class OwnProfile(NamedTuple):
@@ -94,7 +96,22 @@ def layers_of(profile: Profile | None, own: OwnProfile | None) -> tuple[Layer, .
 def resolved(spec: Object, layers: Sequence[Layer]) -> Object:
     """Return the spec's document with the profiles' fields under it."""
     found: Object = reduce(laid_over, (*(layer.fields for layer in layers), spec))
-    return found
+    return without_nulls(found)
+
+
+def without_nulls(spec: Object) -> Object:
+    """Return a spec without what ``null`` leaves out: parts that a profile can give, and their fields.
+
+    Not below them: there, null may be a value, such as one in the body of a request. A null that finds nothing in the
+    profile leaves out nothing, and is no error.
+    """
+    return {
+        name: {field: each for field, each in value.items() if each is not None}
+        if name in _GIVEN and isinstance(value, dict)
+        else value
+        for name, value in spec.items()
+        if value is not None or name not in _GIVEN
+    }
 
 
 def laid_over(base: Any, own: Any) -> Any:

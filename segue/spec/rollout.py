@@ -151,7 +151,7 @@ class Spec(Given):
     def _without_surge(cls, data: Any) -> Any:
         """Give a target that cannot surge the defaults of a strategy without surge."""
         strategy = data.get("strategy", {}) if isinstance(data, dict) else None
-        if not isinstance(strategy, dict) or {"maxSurge", "max_surge"} & strategy.keys():
+        if not isinstance(strategy, dict) or any(strategy.get(name) is not None for name in ("maxSurge", "max_surge")):
             return data
         kind = KINDS[kind_of(data.get("target"))]
         if kind.surges(stops=bool(strategy.get("waypoints"))):

@@ -114,7 +114,7 @@ def test_the_worker_reads_what_the_values_say(helm: Helm, monkeypatch: pytest.Mo
     read = load_settings()
     assert (read.task_queue, read.health_address, read.sdk_metrics_address) == (
         "segue-eu",
-        "0.0.0.0:9000",
+        ":9000",  # of IPv4 and of IPv6: a cluster may have either
         "0.0.0.0:8081",
     )
     assert (read.log_level, read.log_format, read.pod_access) == ("DEBUG", "text", "direct")
@@ -359,6 +359,19 @@ def test_what_a_platform_adds_to_pods_is_in_those_of_both(helm: Helm) -> None:
         assert spec["volumes"][-1:] == FULL["extraVolumes"]
 
 
+def test_what_a_platform_adds_to_pods_is_in_those_that_run_once(helm: Helm) -> None:
+    """A sidecar that the labels or annotations keep out would keep a hook from ending, and so an upgrade and a test."""
+    pods = pods_that_run_once(helm.render(merged(CONTROLLED, VERSIONED)))
+    assert len(pods) == 5
+    for name, pod in pods.items():
+        metadata, spec = pod["metadata"], pod["spec"]
+        labels = {**FULL["podLabels"], **FULL["commonLabels"], "app.kubernetes.io/component": "helper"}
+        assert labels.items() <= metadata["labels"].items(), name
+        assert FULL["podAnnotations"].items() <= metadata["annotations"].items(), name
+        for field in ("nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"):
+            assert spec[field] == FULL[field], (name, field)
+
+
 def test_workers_and_controller_of_a_named_cluster_know_it(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both read the same setting: the workers poll for the cluster, and the controller sends its objects there."""
     rendered = helm.render(merged(CONTROLLED, {"cluster": {"name": "west", "default": True}}))
@@ -420,6 +433,10 @@ REFUSED: dict[str, tuple[Values, list[str]]] = {
     "no account": ({"serviceAccount": {"create": False}}, ["serviceAccount.name is empty", "name the ServiceAccount"]),
     "proxy": ({"worker": {"podAccess": "proxy"}}, ["worker.podAccess is proxy", "set rbac.serving=true"]),
     "a password in an address": ({"prometheus": {"x": {"url": "http://u:p@x"}}}, ["/prometheus/x/url"]),
+    "a token in an address": ({"prometheus": {"x": {"url": "http://x/?token=s"}}}, ["/prometheus/x/url"]),
+    "too few slots": ({"worker": {"maxConcurrentActivities": 5}}, ["/worker/maxConcurrentActivities", "10"]),
+    "more than a day": ({"worker": {"gracefulShutdownSeconds": 90_000}}, ["/worker/gracefulShutdownSeconds"]),
+    "no scheme": ({"worker": {"otlpEndpoint": "collector:4317"}}, ["/worker/otlpEndpoint", "collector:4317"]),
     "a webhook without a secret": ({"webhooks": {"x": {"url": "http://x"}}}, ["/webhooks/x", "missing property"]),
     "a version twice": (
         merged(VERSIONED, {"extraEnv": [{"name": "SEGUE_BUILD_ID", "value": "1"}]}),

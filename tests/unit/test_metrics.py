@@ -3,11 +3,16 @@
 import json
 import math
 import re
+import ssl
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from segue_local.certs import Authority
 
 from activities.gates.prometheus import Prometheus, PrometheusSettings, read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
@@ -333,6 +338,34 @@ def test_any_other_answer_is_named(body: bytes) -> None:
     provider = Prometheus("main", PrometheusSettings(url="http://prometheus"))
     with pytest.raises(Unanswered, match="provider main: its answer is not of Prometheus' API"):
         provider._read(body, OVER, 1)
+
+
+async def test_a_renewed_authority_is_trusted_without_a_restart(tmp_path: Path) -> None:
+    """The chart mounts it from a Secret, which cert-manager renews: each query failed until the worker's next start."""
+    old, new = (Authority.create(tmp_path, stem) for stem in ("old", "new"))
+    pair = new.server("prometheus", ["127.0.0.1"])
+    (tmp_path / "server.pem").write_bytes(pair.cert_pem + pair.key_pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "server.pem")
+
+    async def query(_: web.Request) -> web.Response:
+        return web.json_response({"data": {"result": [0, "7"]}})
+
+    app = web.Application()
+    app.add_routes([web.post("/api/v1/query", query)])
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(old.cert_path.read_bytes())
+    server = TestServer(app)
+    await server.start_server(ssl=context)
+    provider = Prometheus("main", PrometheusSettings(url=f"https://127.0.0.1:{server.port}", ca_file=ca_file))
+    try:
+        with pytest.raises(Unanswered, match="its certificate is not trusted"):
+            await provider.clock()
+        ca_file.write_bytes(new.cert_path.read_bytes())
+        assert await provider.clock() == 7
+    finally:
+        await provider.close()
+        await server.close()
 
 
 def test_native_histograms_are_named() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from segue.errors import Refused
 from segue.spec import Rollout, Rules, Spec, Strategy, read_rollout
+from segue.spec.own_profile import read_own_profile
 from segue.spec.profile import Profile, ProfileName
 from segue.spec.resolving import fields_of, laid_over, layers_of, origins, profile_text
 from segue.state import Retarget
@@ -94,6 +95,17 @@ def test_a_part_can_be_left_out_or_replaced() -> None:
     assert spec.serving is not None and spec.serving.port == 8000
     assert spec.serving.checks[0].http is not None
     assert layers(spec) == [(("serving",), ("serving.checks.model.openAI", "drain", "metrics"))]
+
+
+def test_what_a_profile_does_not_give_can_be_left_out() -> None:
+    """docs/profiles.md says to write `metrics: null`, and some profiles have none."""
+    strategy = {"maxSurge": 1, "waypoints": None}
+    spec = read("kserve", metrics=None, drain=None, gates=None, strategy=strategy, readiness={"minReady": None})
+    assert (spec.metrics, spec.drain, spec.gates, spec.strategy.waypoints) == ((), None, (), ())
+    assert layers(spec) == [(("serving",), ())]
+    below = {"apiVersion": "segue.dev/v1alpha1", "kind": "RolloutProfile", "metadata": {"name": "ours"}}
+    ours = read_own_profile({**below, "spec": {"profile": {"name": "kserve"}, "metrics": None}}, "ours.yaml")
+    assert ours.base is not None
 
 
 def test_origins_name_parts_and_the_fields_that_differ() -> None:

@@ -84,7 +84,12 @@ BAD = [
     Bad("no-change", "spec: {change: {}}", "spec.change", "is empty", "name an image"),
     Bad("no-images", "spec: {change: {images: {}}}", "spec.change", "is empty", "name an image"),
     Bad("no-variables", "spec: {change: {env: {a: {}}}}", "spec.change", "is empty", "name an image"),
-    Bad("null-change", "spec: {change: null}", "spec.change", "is not a mapping", "write `name: value` lines"),
+    Bad("null-change", "spec: {change: null}", "spec.change", "is null", "write a value, or leave it out"),
+    Bad("null-score", "spec: {passScore: }", "spec.passScore", "is null", "write a value, or leave it out"),
+    Bad("null-list", "spec: {metrics: }", "spec.metrics", "has nothing after its name", "or leave it out"),
+    Bad("null-time", "spec: {readiness: {minReady: }}", "spec.readiness.minReady", "is null", "or leave it out"),
+    Bad("null-namespace", "{metadata: {name: a, namespace: b}, spec: {target: {name: a, namespace: }}}",
+        "spec.target.namespace", "is null", "or leave it out"),
     Bad("empty-patch", "spec: {change: {patch: {}}}", "spec.change", "is empty", "give a patch"),
     Bad("list-patch", "spec: {change: {patch: [1]}}", "spec.change.patch", "is not a mapping", "write `name: value`"),
     Bad("change-and-patch", "spec: {change: {images: {a: b}, patch: {spec: {}}}}", "spec.change.patch",
@@ -395,7 +400,7 @@ def test_surge_that_cannot_be() -> None:
         document = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "a"}, "spec": body}
         return read_rollout(document).spec.strategy
 
-    for strategy in ({}, {"step": 2}, {"maxUnavailable": 1}):
+    for strategy in ({}, {"step": 2}, {"maxUnavailable": 1}, {"maxSurge": None}):
         assert spec("StatefulSet", strategy).max_surge == 0
     assert spec("LeaderWorkerSet", {}).max_surge == "25%"
     assert spec("LeaderWorkerSet", {"waypoints": [{"at": 1}]}).max_surge == 0

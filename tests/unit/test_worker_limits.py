@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pydantic import ValidationError
 
 from segue.errors import Refused
+from worker.__main__ import serve
 from worker.limits import FEWEST, MOST, memory_limit_mib, memory_used_mib, slots
 from worker.load import BLOCKED_S, Level, Load
 from worker.settings import Settings, load_settings
@@ -33,6 +34,15 @@ def test_slots_beyond_memory_are_refused() -> None:
     with pytest.raises(Refused, match=r"needs about 5,400 MiB of memory, and this worker may use 1,024 MiB") as caught:
         slots(5_000, 1_024.0)
     assert caught.value.fix.startswith("set at most 624")
+
+
+async def test_slots_that_do_not_fit_are_refused_by_the_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`helm test` reads the worker's settings in a smaller pod; it failed, although the workers ran."""
+    monkeypatch.setattr("worker.settings.memory_limit_mib", lambda: 512.0)
+    monkeypatch.setenv("SEGUE_MAX_CONCURRENT_ACTIVITIES", "600")
+    settings = load_settings()
+    with pytest.raises(Refused, match="needs about 1,000 MiB of memory, and this worker may use 512 MiB"):
+        await serve(settings)
 
 
 @pytest.mark.parametrize("number", [0, 9, 10_001])

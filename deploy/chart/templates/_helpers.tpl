@@ -59,6 +59,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- merge (dict "app.kubernetes.io/component" "helper") (include "segue.labels" . | fromYaml) | toYaml }}
 {{- end }}
 
+{{- /* The metadata of such pods, with what the values add to any pod: a sidecar would keep them from ending. */ -}}
+{{- define "segue.helperMetadata" -}}
+labels:
+  {{- merge (include "segue.helperLabels" .root | fromYaml) (.root.Values.podLabels | default dict) | toYaml | nindent 2 }}
+{{- with merge (.annotations | default dict) (.root.Values.podAnnotations | default dict) }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "segue.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
@@ -112,7 +121,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 - {name: SEGUE_CLUSTER, value: {{ .Values.cluster.name | default .Values.controller.cluster | quote }}}
 {{- include "segue.clusterEnv" . }}
 {{- with .Values.worker }}
-- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_HEALTH_ADDRESS, value: ":{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
 - {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
 {{- with .otlpEndpoint }}
@@ -128,7 +137,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- define "segue.workerEnv" -}}
 {{- include "segue.clusterEnv" . }}
 {{- with .Values.worker }}
-- {name: SEGUE_HEALTH_ADDRESS, value: "0.0.0.0:{{ .healthPort }}"}
+- {name: SEGUE_HEALTH_ADDRESS, value: ":{{ .healthPort }}"}
 - {name: SEGUE_LOG_LEVEL, value: {{ .logLevel }}}
 - {name: SEGUE_LOG_FORMAT, value: {{ .logFormat }}}
 {{- with int .maxConcurrentActivities }}
@@ -354,6 +363,9 @@ enableServiceLinks: false
 securityContext: {{- toYaml $values.podSecurityContext | nindent 2 }}
 {{- with $values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
