@@ -15,8 +15,9 @@ from segue.units import counted
 
 THROUGH = " through "
 """Between a person and the principal of the controller that sent the person's order."""
-_MARKS = re.compile(r"[\\<\[*~|]|(?<![^\W_])_|_(?![^\W_])")
-"""What Markdown takes for more than text, without what would only make a text in a terminal harder to read."""
+_MARKS = re.compile(r"[\\<*~|]|\](?=\()|(?<![^\W_])_|_(?![^\W_])")
+"""What Markdown takes for more than text, without what would only make a text in a terminal harder to read: brackets
+make a link only before a parenthesis, and an underscore within a word is text."""
 
 
 class Request(Frozen):

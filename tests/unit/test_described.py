@@ -79,7 +79,7 @@ def test_a_change_is_described_alike_everywhere(change: dict[str, Any], words: s
 def test_a_report_shows_texts_as_they_are() -> None:
     """A pod's message, or a person's reason, is no markup, and no other line or column of the report."""
     said = "![x](http://a/b) <img src=x>\r\n# a_b | c\\| **d** __e__ `f`"
-    shown = "!\\[x](http://a/b) \\<img src=x> # a_b \\| c\\\\\\| \\*\\*d\\*\\* \\_\\_e\\_\\_ `f`"
+    shown = "![x\\](http://a/b) \\<img src=x> # a_b \\| c\\\\\\| \\*\\*d\\*\\* \\_\\_e\\_\\_ `f`"
     status = Status(id="i", name=said, target="default/chat", phase=Phase.PAUSED, reason=said, waiting_for="resume")
     entry = Entry(at=0.0, what="failed", detail=said, who=said)
     lines = to_markdown(Report(status=status, entries=(entry,), started_by=said)).splitlines()
