@@ -23,6 +23,8 @@ from segue.spec.metric_presets import PRESETS
 EXAMPLE = Path(__file__).parents[2] / "examples/torchserve"
 GOOD = {"a": "good", "b": "good", "c": "good"}
 SLOW = {"a": "good", "b": "good", "c": "later"}
+PATIENT = {"minReady": "0s", "deadline": "10m"}
+"""Of good versions: real servers load slowly where many tests run."""
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +112,7 @@ async def test_torchserve(asking: Lab, servers: Fleet) -> None:
         def load() -> None:
             servers.get("torchserve:2.0", register, PORT + 1, data=b"", headers=headers)
 
-        given = {"serving": serving, "loadFailures": keyed}
+        given = {"serving": serving, "loadFailures": keyed, "readiness": PATIENT}
         await rolled(asking, "good", old, "torchserve:2.0", "Completed", first=load, **given)
         [model] = await asyncio.to_thread(servers.get, "torchserve:2.0", "/models/c", PORT + 1, headers=headers)
         assert [w["status"] for w in model["workers"]] == ["READY"], "it was awaited"
@@ -145,7 +147,7 @@ async def test_triton(asking: Lab, servers: Fleet) -> None:
 
     async def good() -> None:
         ask = Thread(target=servers.get, args=("triton:2", "/v2/repository/models/c/load"), kwargs={"data": b"{}"})
-        given = {"serving": serving, "loadFailures": loads}
+        given = {"serving": serving, "loadFailures": loads, "readiness": PATIENT}
         await rolled(asking, "triton-good", old, "triton:2", "Completed", first=ask.start, **given)
         index = await asyncio.to_thread(servers.get, "triton:2", "/v2/repository/index", data=b"{}")
         assert {m["name"]: m["state"] for m in index} == dict.fromkeys("abc", "READY"), "it was awaited"
@@ -168,7 +170,7 @@ async def test_llama(asking: Lab) -> None:
     asks = {"model": "tiny", "stream": True, "maxTokens": 1, "firstToken": "5s"}
     serving = {"checks": [{"openAI": {**asks, "prompt": prompt}} for prompt in prompts]}
     reports = await asyncio.gather(
-        rolled(asking, "llama-good", "llama:v1", "llama:v2", "Completed", serving=serving),
+        rolled(asking, "llama-good", "llama:v1", "llama:v2", "Completed", serving=serving, readiness=PATIENT),
         rolled(asking, "llama-other", "llama:v1", "llama:other", "RolledBack", serving=serving),
         rolled(asking, "llama-broken", "llama:v1", "llama:broken", "RolledBack", serving=serving),
     )
