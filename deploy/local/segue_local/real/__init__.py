@@ -46,10 +46,15 @@ class RealServers:
         return found
 
     def torchserve(self, config: Path) -> tuple[list[str], dict[str, str]]:
-        """TorchServe's own Java process, without its launcher: the command, and its environment."""
+        """TorchServe's own Java process, without its launcher: the command, and its environment.
+
+        The sockets of its workers go beside its configuration: with the default, those of several servers on one
+        machine have the same names, and a server that reaches another one's worker starts its own again and again.
+        """
         java = shutil.which("java") or "java"
         classes = str(self.site / "ts/frontend/*")
-        options = [f"-Dmodel_server_home={self.site}", "-Xmx256m", "-XX:+UseSerialGC", "-cp", classes]
+        places = [f"-Dmodel_server_home={self.site}", f"-Djava.io.tmpdir={config.parent}"]
+        options = [*places, "-Xmx256m", "-XX:+UseSerialGC", "-cp", classes]
         server = ["org.pytorch.serve.ModelServer", "--python", str(self.python), "--ts-config", str(config)]
         return [java, *options, *server], {
             "PATH": f"{self.python.parent}:{os.defpath}",
