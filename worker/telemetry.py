@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -33,15 +34,9 @@ def set_up_telemetry(settings: Settings) -> None:
     """
     readers: list[MetricReader] = [PrometheusMetricReader()]
     if settings.otlp_endpoint:
-        try:
+        fix = "write http://HOST:PORT or https://HOST:PORT"
+        with _refusing("SEGUE_OTLP_ENDPOINT", settings.otlp_endpoint, "is not an address", fix):
             exporter = OTLPSpanExporter(endpoint=settings.otlp_endpoint)
-        except ValueError as error:
-            raise Refused(
-                f"is not an address: {error}",
-                field="SEGUE_OTLP_ENDPOINT",
-                value=settings.otlp_endpoint,
-                fix="write http://HOST:PORT or https://HOST:PORT",
-            ) from error
         provider = TracerProvider(resource=_RESOURCE)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
@@ -72,15 +67,18 @@ def sdk_runtime(settings: Settings) -> Runtime | None:
     prometheus = PrometheusConfig(
         bind_address=settings.sdk_metrics_address, durations_as_seconds=True, counters_total_suffix=True
     )
-    try:
+    fix = "write IP:PORT of a free port, such as 0.0.0.0:8081"
+    with _refusing("SEGUE_SDK_METRICS_ADDRESS", settings.sdk_metrics_address, "cannot be used", fix):
         return Runtime(telemetry=TelemetryConfig(metrics=prometheus))
+
+
+@contextmanager
+def _refusing(field: str, address: str, why: str, fix: str) -> Iterator[None]:
+    """Refuse an address that a library cannot use."""
+    try:
+        yield
     except ValueError as error:
-        raise Refused(
-            f"cannot be used: {error}",
-            field="SEGUE_SDK_METRICS_ADDRESS",
-            value=settings.sdk_metrics_address,
-            fix="write IP:PORT of a free port, such as 0.0.0.0:8081",
-        ) from error
+        raise Refused(f"{why}: {error}", field=field, value=address, fix=fix) from error
 
 
 class _RolloutIdFilter(logging.Filter):

@@ -21,7 +21,7 @@ from activities.levers.ownership import (
     replicas_of,
     unpacked,
 )
-from activities.levers.pair.reading import Baseline, is_made, left_to_others
+from activities.levers.pair.reading import Baseline, is_made, left_to_others, recorded_replicas
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
@@ -56,7 +56,8 @@ async def release_pair(
         baseline = Baseline.model_validate_json(unpacked(saved))
     except ValueError as error:
         raise damaged(old) from error
-    replicas = requested(old, baseline)
+    recorded = recorded_replicas(old)
+    replicas = baseline.old + baseline.new if recorded is None else recorded
     taken = await _found(cluster, target.namespace, baseline.name)
     if to == "wanted":
         refuse_missing(taken, baseline, target)
@@ -78,12 +79,6 @@ async def release_pair(
     # The saved baseline goes last, so that the same command can continue.
     await _freed(cluster, target.namespace, target.name, waiting, keeps=False)
     return f"{target} runs the {to} version"
-
-
-def requested(old: Object, baseline: Baseline) -> int:
-    """Return R as the rollout recorded it; where somebody damaged that, as before the rollout."""
-    recorded = annotations_of(old).get(REPLICAS, "")
-    return int(recorded) if recorded.isdecimal() else baseline.old + baseline.new
 
 
 def refuse_missing(new: Object | None, baseline: Baseline, target: Target) -> None:

@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from pydantic import BaseModel
@@ -45,10 +45,15 @@ def write_any_terminal() -> None:
 
     Output that the caller has closed (``>&-``) goes nowhere.
     """
-    sys.stdout, sys.stderr = (each or open(os.devnull, "w") for each in (sys.stdout, sys.stderr))  # noqa: PTH123, SIM115
+    sys.stdout, sys.stderr = (each or _nowhere() for each in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _nowhere() -> TextIO:
+    """Return a stream that drops what is written; it is open until the process ends."""
+    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(os.devnull, "w")))
 
 
 def say(text: str) -> None:

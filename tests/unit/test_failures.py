@@ -369,7 +369,7 @@ def test_why_a_pod_does_not_start_on_its_node() -> None:
 
 
 def test_a_scheduler_that_fails_gives_the_reason() -> None:
-    """It finds a node, and cannot use it: that is no lack of room, and the pod has no other condition."""
+    """The scheduler found a node and could not use it: there is room, and the pod has no other condition."""
     why = 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
     condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulerError", "message": why}
     replica = read_replica({"metadata": {"name": "chat-a"}, "spec": {}, "status": {"conditions": [condition]}}, "v")

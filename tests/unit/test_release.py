@@ -20,8 +20,7 @@ from activities.levers.ownership import (
     saved_baseline,
     unpacked,
 )
-from activities.levers.pair.reading import Baseline
-from activities.release.pair import requested
+from activities.levers.pair.reading import recorded_replicas
 from activities.release.patience import _left, _not_as_counted
 from activities.release.stepped import rules_of
 from segue.budget import resolve_budget
@@ -59,10 +58,10 @@ def test_a_retarget_with_another_budget_saves_it_too() -> None:
     assert resolve_budget(rules_of(TARGET, found).strategy, 8).floor == 6
 
 
-@pytest.mark.parametrize(("recorded", "replicas"), [("5", 5), ("many", 4), ("", 4)])
-def test_the_replicas_of_a_pair_are_known_without_its_annotation(recorded: str, replicas: int) -> None:
-    baseline = Baseline(name="chat-2", made=True, old=3, new=1, template="")
-    assert requested({"metadata": {"annotations": {REPLICAS: recorded}}}, baseline) == replicas
+@pytest.mark.parametrize(("recorded", "replicas"), [("5", 5), ("many", None), ("", None)])
+def test_a_damaged_number_of_replicas_counts_as_not_recorded(recorded: str, replicas: int | None) -> None:
+    """A release then uses the number from before the rollout."""
+    assert recorded_replicas({"metadata": {"annotations": {REPLICAS: recorded}}}) == replicas
 
 
 def test_a_change_by_nobody_with_a_name_is_told_as_such() -> None:

@@ -69,8 +69,8 @@ class Pair(NamedTuple):
     @property
     def replicas(self) -> int:
         """R: as recorded, or the sum of both if nothing is recorded."""
-        recorded = annotations_of(self.old.deployment).get(REPLICAS, "")
-        return int(recorded) if recorded.isdecimal() else sum(self.counts)
+        recorded = recorded_replicas(self.old.deployment)
+        return sum(self.counts) if recorded is None else recorded
 
     @property
     def template(self) -> str:
@@ -176,6 +176,12 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         next_proven_at=min((at + min_ready_s for at in since if at + min_ready_s > now), default=None),
         pods=Pods(tuple(old), tuple(new) if back or written else ()),
     )
+
+
+def recorded_replicas(old: Object) -> int | None:
+    """Return R as the rollout recorded it. Returns None if nothing is recorded, or somebody damaged it."""
+    recorded = annotations_of(old).get(REPLICAS, "")
+    return int(recorded) if recorded.isdecimal() else None
 
 
 def is_made(deployment: Object) -> bool:
