@@ -186,6 +186,27 @@ def test_each_path_exists(page: Path) -> None:
     assert not missing
 
 
+# --- links -----------------------------------------------------------------------------------------------
+
+LINKS = re.compile(r"\]\(([^)\s:]+)\)")
+LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_leads_to_a_file_and_to_one_of_its_headings(page: Path) -> None:
+    for link in LINKS.findall(FENCED.sub("", page.read_text())):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
 # --- what a page lists -----------------------------------------------------------------------------------
 
 
