@@ -13,7 +13,7 @@ from harness import Lab, Run, open_lab, until
 from killing_worker import CRASHING, PHASES, Diary, KillingWorker, until_phase, watched
 from readiness import NEVER_READY, Readiness
 from segue_local import Stack
-from subjects import IMAGE, SUBJECTS, DeploymentSubject, StatefulSetSubject, Subject
+from subjects import IMAGE, SUBJECTS, DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 
 from segue.report import to_markdown
 
@@ -167,6 +167,23 @@ async def _killed_in(stack: Stack, kind: type[Subject], forth: tuple[str, ...], 
         floor, ceiling = REPLICAS - 4 + kept, REPLICAS + 1 + sum(stuck) - 4
         rolls.append(one(replace(SCENARIOS["steered"], spec=asks, floor=floor, ceiling=ceiling), *steered))
     await asyncio.gather(*rolls)
+
+
+async def test_a_pair_is_scaled_down_whole(stack: Stack) -> None:
+    """The worker is killed between the writes to its two Deployments. The approval stops every move that follows."""
+    async with open_lab(stack) as lab:
+        subject, half = PairSubject(lab, "chat"), {"maxSurge": 1, "waypoints": [{"at": "50%", "approval": True}]}
+        await subject.create(8, ready_after="300ms")
+        worker = KillingWorker(lab, "resize#1:during:kill")
+        async with worker.explained():
+            run = await lab.start("chat", target=subject.target, change=subject.changed(2), strategy=half)
+            await until_phase(run, "AwaitingApproval")
+            await run.signal("scale", replicas=4)
+            await worker.until_gone()
+            worker.start()
+            await until("the share of each", lambda: subject.requested() == (3, 2))
+            await run.signal("approve")
+            assert (await run.end()).status.outcome == "Completed"
 
 
 async def _same_ends(

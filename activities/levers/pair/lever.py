@@ -295,17 +295,18 @@ class PairLever:
         try:
             pair = await writing.checked()
             if pair.replicas == replicas and pair.baseline:
-                return writing.written
-            counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
-            if not request.state.claimed:  # nothing is the rollout's own yet
+                # A lost worker may have written the old Deployment only. What is missing then, the next moves add.
+                counts = _under_ceiling(pair.counts, replicas, request.rules)
+            elif request.state.claimed:
+                counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
+                record = {"annotations": {REPLICAS: str(replicas)}}
+                await writing.patch(pair.old, {"metadata": record, "spec": {"replicas": counts.old}})
+            else:  # nothing is the rollout's own yet
+                counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
                 await writing.patch(pair.old, {"spec": {"replicas": counts.old}})
                 if pair.new is not None and counts.new != pair.counts.new:
                     await writing.patch(pair.new, {"spec": {"replicas": counts.new}})
                 return writing.written
-            await writing.patch(
-                pair.old,
-                {"metadata": {"annotations": {REPLICAS: str(replicas)}}, "spec": {"replicas": counts.old}},
-            )
             if pair.new is not None and counts.new != pair.counts.new:
                 await writing.scale_new(counts.new)
         except Stale as stale:
@@ -706,6 +707,12 @@ def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
     ceiling = resolve_budget(rules.strategy, replicas).ceiling
     total = max(min(-(-sum(counts) * replicas // before), ceiling), replicas)
     return Counts(old, total - old)
+
+
+def _under_ceiling(counts: Counts, replicas: int, rules: Rules) -> Counts:
+    """Return the counts without the new replicas that exceed the ceiling."""
+    ceiling = resolve_budget(rules.strategy, replicas).ceiling
+    return Counts(counts.old, min(counts.new, max(0, ceiling - counts.old)))
 
 
 def _is_free(pair: Pair) -> bool:
