@@ -165,8 +165,8 @@ class Events:
 
     def _mislead(self, fault: Fault) -> None:
         assert self.leading is not None
-        if fault.what == "foreign-weight" and not self._is_held():
-            self.note(f"{fault.what}: no rollout holds the target")
+        if fault.what == "foreign-weight" and not self.leading.is_held():
+            self.note(f"{fault.what}: no rollout holds what leads users")
             return
         self.note(f"{fault.what} {fault.size}")
         self.done.what.append(fault.what)

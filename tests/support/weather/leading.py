@@ -92,9 +92,13 @@ class Leading:
             yield f"what leads users, from {self._before} to {now}"
         if outcome == "Completed" and self._shares(found) != {NEW}:
             yield f"what leads users: to {now} and not to the new side alone"
-        left = sorted(set(OURS) & set(found["metadata"].get("annotations") or {}))
+        left = _ours(found)
         if left:
             yield f"the annotations of what leads users: it keeps {left}"
+
+    def is_held(self) -> bool:
+        """Whether the rollout holds it: it claims it after the target, and releases it before."""
+        return bool(_ours(self._read()))
 
     def _see(self, _: str, found: dict[str, Any], revision: int) -> None:
         if self._name in found:
@@ -141,3 +145,7 @@ class Leading:
 
     def _backend(self, side: str, weight: int) -> dict[str, Any]:
         return {"name": f"{self._name}-{side}", "port": 80, "weight": weight}
+
+
+def _ours(found: dict[str, Any]) -> list[str]:
+    return sorted(set(OURS) & set(found["metadata"].get("annotations") or {}))
