@@ -41,6 +41,8 @@ WAVES = REPLICAS - 1
 AT_ONCE = 40
 """The most requests of this bench under way at one time."""
 PER_NAMESPACE = 12
+NEIGHBOUR = 100
+"""Replicas of each other server in the namespaces of the targets."""
 PODS_PER_NODE = 1000
 """What a fake node takes."""
 LIMIT_S = 1800.0
@@ -57,6 +59,8 @@ class Figures:
 
     rollouts: int
     namespaces: int
+    neighbours: int
+    """Pods of other servers in the same namespaces."""
     machine: str
     starts_per_s: float = 0.0
     all_at_approval_s: float = 0.0
@@ -87,8 +91,9 @@ class Figures:
 class Cluster:
     """The targets, and what two watches of the whole cluster saw of them."""
 
-    def __init__(self, stack: Stack, labs: Sequence[Lab], number: int) -> None:
+    def __init__(self, stack: Stack, labs: Sequence[Lab], number: int, neighbours: int) -> None:
         self.targets = [(labs[i % len(labs)], f"chat-{i}") for i in range(number)]
+        self._neighbours = [(labs[i % len(labs)], f"other-{i}") for i in range(math.ceil(neighbours / NEIGHBOUR))]
         api = client_of(str(stack.kubeconfig))
         self._apps, self._core = client.AppsV1Api(api), client.CoreV1Api(api)
         self._namespaces = {lab.namespace for lab in labs}
@@ -133,10 +138,16 @@ class Cluster:
         """Whether every target runs only this image, and all of it is available."""
         return all(_is_rolled(self.deployments.get((lab.namespace, name)), image) for lab, name in self.targets)
 
+    def have_neighbours(self) -> bool:
+        """Whether every other server is available."""
+        found = (self.deployments.get((lab.namespace, name), {}) for lab, name in self._neighbours)
+        return all(each.get("status", {}).get("availableReplicas") == NEIGHBOUR for each in found)
+
     def create(self) -> Iterable[Callable[[], Any]]:
-        for lab, name in self.targets:
+        every = ((self.targets, REPLICAS), (self._neighbours, NEIGHBOUR))
+        for lab, name, replicas in ((*each, replicas) for servers, replicas in every for each in servers):
             template = pod_template(name, "ready", f"{READY_AFTER_S:g}s", "example/chat:1")
-            spec = {"replicas": REPLICAS, "selector": {"matchLabels": {"app": name}}, "template": template,
+            spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template,
                     "strategy": {"type": "RollingUpdate", "rollingUpdate": BUDGET}}  # fmt: skip
             body = {"metadata": {"name": name}, "spec": spec}
             yield partial(create, lab.apps.create_namespaced_deployment, lab.namespace, body)
@@ -335,18 +346,19 @@ class Bench:
 
 async def measure(stack: Stack, options: argparse.Namespace) -> Figures:
     namespaces = math.ceil(options.rollouts / PER_NAMESPACE)
-    found = Figures(options.rollouts, namespaces, machine())
+    found = Figures(options.rollouts, namespaces, options.neighbours, machine())
     async with AsyncExitStack() as ends:
         lab = await ends.enter_async_context(open_lab(stack))
         labs = [lab, *[await ends.enter_async_context(open_lab(stack, lab.task_queue)) for _ in range(namespaces - 1)]]
         if options.room:
             ends.callback(_grant_room(stack))
-        cluster = Cluster(stack, labs, options.rollouts)
+        cluster = Cluster(stack, labs, options.rollouts, options.neighbours)
         counted = ends.enter_context(Counted(stack).counting())
         ends.enter_context(cluster.watched())
         _say("all targets are created")
         await in_threads(cluster.create())
         await until("all targets", lambda: cluster.are_rolled("example/chat:1"), LIMIT_S)
+        await until("all other servers", cluster.have_neighbours, LIMIT_S)
         metrics, sdk_metrics = free_address(), free_address()
         worker = lab.worker(SEGUE_HEALTH_ADDRESS=metrics, SEGUE_SDK_METRICS_ADDRESS=sdk_metrics)
         await worker.serves()
@@ -390,6 +402,7 @@ def print_table(found: Figures) -> None:
     done = found.rollouts - len(found.abort_to_write_s)
     rows = [
         (f"{found.rollouts} rollouts of {REPLICAS} replicas in {found.namespaces} namespaces", found.machine),
+        ("pods of other servers in them", str(found.neighbours)),
         ("starts accepted", f"{found.starts_per_s:.1f} a second"),
         ("start to all at their approval", f"{found.all_at_approval_s:.1f} s"),
         ("  worker's CPU for it, a rollout", f"{found.start_worker_cpu_s / found.rollouts:.3f} s"),
@@ -441,9 +454,10 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=200)
     parser.add_argument("--rest", type=float, default=30.0, help="seconds of waiting that are measured")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds before that")
+    parser.add_argument("--neighbours", type=int, default=0, help="pods of other servers in the same namespaces")
     parser.add_argument("--room", action="store_true", help="grant deploy/rbac-room.yaml too")
     options = parser.parse_args()
-    pods = options.rollouts * (REPLICAS + BUDGET["maxSurge"])
+    pods = options.rollouts * (REPLICAS + BUDGET["maxSurge"]) + options.neighbours
     with plain_stack("bench-scale", fake_nodes=max(3, 1 + math.ceil(pods / PODS_PER_NODE))) as stack:
         found = asyncio.run(measure(stack, options))
     print_table(found)
