@@ -347,8 +347,8 @@ def _(message: RetargetTo, state: State, now: float) -> State:
 @_receive.register
 def _(message: Abort, state: State, now: float) -> State:
     if state.goal is Goal.BACK:
-        overrules = state.foreign is not None
-        return state.but(overrules=overrules, ending=Outcome.ABORTED).noted(now, "aborted", message.reason, message.by)
+        changes = {"overrules": state.foreign is not None, "ending": Outcome.ABORTED, "retarget": None}
+        return state.but(**changes).noted(now, "aborted", message.reason, message.by)
     return _turn_back(message, state, now, Outcome.ABORTED, "aborted")
 
 

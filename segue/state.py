@@ -564,10 +564,9 @@ class State(Frozen):
         return self.but(foreign=foreign, overrules=False).noted(now, "held", str(foreign), foreign.who)
 
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
-        """Record that the target was scaled to 0, or has replicas again."""
-        return self.but(asleep=asleep, sized=0 if asleep else self.sized, progress_at=now).noted(
-            now, "waits" if asleep else "continues", why
-        )
+        """Record that the target was scaled to 0, or has replicas again: the gates begin anew with those."""
+        changes: dict[str, Any] = {"sized": 0, "tallies": ()} if asleep else {}
+        return self.but(asleep=asleep, progress_at=now, **changes).noted(now, "waits" if asleep else "continues", why)
 
     def after_crowded(self, why: str, now: float) -> Self:
         """Record that there is no room for a new replica, or room again (``why`` empty)."""
@@ -593,7 +592,8 @@ class State(Frozen):
         """Record what the API server stored for a write, on the state before it; ``back`` if it wrote the baseline.
 
         If the API server answers with another template than was sent, that is the version from here on: it would
-        change another write too. The second time in a rollout, the rollout holds for a person.
+        change another write too. The gates begin anew with it. The second time in a rollout, the rollout holds for a
+        person.
         """
         sent = tuple(each for each in self.wrote if not each.refused)  # what was refused before has passed
         wrote = (*sent, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else sent
@@ -603,7 +603,8 @@ class State(Frozen):
             return state
         finding = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
         made = meant.model_copy(update={"template": mark.template})
-        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", finding)
+        changes = {"baseline": made} if back else {"wanted": made, "tallies": ()}
+        state = state.but(**changes).noted(now, "warning", finding)
         if back or self.goal is Goal.BACK:  # a message turned it back in the meantime
             return state
         fix = "it does so at each write: change the policy or webhook, then resume"
@@ -620,13 +621,14 @@ class State(Frozen):
     def after_made(self, made: Version, why: str, now: float) -> Self:
         """Record what admission would make of the wanted version: that is the version, as at the start.
 
-        The second time in a rollout, or if it is the baseline, the rollout holds for a person.
+        Passed waypoints stay passed; the gates begin anew. The second time in a rollout, or if it is the baseline, the
+        rollout holds for a person.
         """
         if self.goal is Goal.BACK:
             return self  # a message reversed the rollout in the meantime
         if not self.altered and made.template != self.baseline.template:
             return self.but(
-                wanted=made, altered=1, verified=False, began_at=now, fits=None, crowded="", progress_at=now
+                wanted=made, altered=1, verified=False, tallies=(), began_at=now, fits=None, crowded="", progress_at=now
             ).noted(
                 now, "warning", f"the rollout continues with the version that admission makes of the change: {made}"
             )
