@@ -185,7 +185,7 @@ class Before(Frozen):
     starting: int = 0
     """How many of the others were starting: they are expected to be Ready in a rollback, until it makes no progress."""
     lowered: bool = False
-    """Whether the rollback made no progress, so that its floor counts only what was Ready before."""
+    """Whether there was no progress on the present way, so that the floor counts only what was Ready before."""
     shrunk: bool = False
     """Whether R fell since: replicas that were not Ready can be there again when R rises."""
 
@@ -349,6 +349,10 @@ class State(Frozen):
         """Return how many of ``replicas`` need not be ready: they were not ready before the rollout."""
         before = self.before
         return 0 if before is None or before.ready >= before.replicas else max(0, replicas - before.ready)
+
+    def excused(self, replicas: int) -> int:
+        """Return for how many of ``replicas`` no move waits any more: there was no progress with them."""
+        return self.lacking(replicas) if self.before is not None and self.before.lowered else 0
 
     def unreached(self, replicas: int) -> int:
         """Return how many of ``replicas`` were not ready before the rollout, nor at one time since."""
@@ -640,7 +644,7 @@ class State(Frozen):
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
 
     def after_lower_floor(self, why: str, now: float) -> Self:
-        """Record that the floor of the rollback counts only what was ready before the rollout, from here on."""
+        """Record that the floor counts only what was ready before the rollout, from here on."""
         before = self.before and self.before.model_copy(update={"lowered": True})
         return self.but(before=before, progress_at=now).noted(now, "floor lowered", why)
 
@@ -667,10 +671,11 @@ class State(Frozen):
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:
         """Return the state whose goal is the baseline from here on."""
+        before = self.before and self.before.model_copy(update={"lowered": False})
         return self.but(
-            goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, unresolved=None, paused="", retarget=None,
-            settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="", emptying=None,
-            progress_at=now,
+            before=before, goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, unresolved=None, paused="",
+            retarget=None, settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="",
+            emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:
