@@ -225,7 +225,9 @@ class State(Frozen):
     foreign: Foreign | None = None
     """The foreign change for which the rollout holds."""
     began_at: float = 0.0
-    """When the wanted version was prepared: seconds since the epoch. Pods that ended before do not count against it."""
+    """When the wanted version was prepared: seconds since the epoch."""
+    resumed_at: float = 0.0
+    """When a person resumed it after a failure: seconds since the epoch."""
     asleep: bool = False
     """Whether the target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
@@ -313,6 +315,11 @@ class State(Frozen):
         if self.paused:
             return f"resume: {self.paused}"
         return f"the end of a freeze: {self.frozen}" if self.frozen else ""
+
+    @property
+    def judged_from(self) -> float:
+        """From when on pods that end count against the wanted version: a resume forgives those before."""
+        return max(self.began_at, self.resumed_at)
 
     @property
     def unaccepted(self) -> str:
