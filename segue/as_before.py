@@ -11,8 +11,9 @@ def as_before(rules: Rules, state: State, replicas: int) -> Rules:
     """Return the rules, with a lower floor if not all replicas were ready before the rollout.
 
     The floor is the number ready before the rollout, or at one time since, less ``maxUnavailable``. In a rollback,
-    replicas that were starting before count as ready ones, until it makes no progress with them. The floor is a
-    percentage, and follows R: a number could let all replicas be unavailable after somebody scaled the target down.
+    replicas that were starting before count as ready ones. Without progress, forward or back, only those that were
+    ready before count. The floor is a percentage, and follows R: a number could let all replicas be unavailable after
+    somebody scaled the target down.
     """
     return _lowered(rules, _absent(state, replicas), replicas)
 
@@ -35,8 +36,13 @@ def _lowered(rules: Rules, lacking: int, replicas: int) -> Rules:
 
 
 def can_lower(state: State, replicas: int) -> bool:
-    """Whether a rollback can go on with a lower floor: some replicas that count as ready were only starting before."""
-    return state.lacking(replicas) > _absent(state, replicas)
+    """Whether a rollout without progress can go on with what was ready before it.
+
+    A rollback cannot if its floor counts no replicas that were only starting before.
+    """
+    before = state.before
+    is_lower = before is None or before.lowered or (state.goal is Goal.BACK and not before.starting)
+    return not is_lower and state.lacking(replicas) > 0
 
 
 def is_undone(seen: Observation, baseline: str, unavailable: int) -> bool:
@@ -75,9 +81,11 @@ def is_outdated(state: State, seen: Observation) -> bool:
 
 def _absent(state: State, replicas: int) -> int:
     before = state.before
-    if state.goal is Goal.FORWARD or before is None:
+    if before is None or before.lowered:
+        return state.lacking(replicas)
+    if state.goal is Goal.FORWARD:
         return state.unreached(replicas)
-    return max(0, state.lacking(replicas) - (0 if before.lowered else before.starting))
+    return max(0, state.lacking(replicas) - before.starting)
 
 
 def _resized(before: Before, goal: Goal, seen: Observation) -> Before:

@@ -234,7 +234,7 @@ def _futile(state: State, what: str, why: str) -> tuple[str, Problem | None]:
 
 
 def next_counts(
-    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0
+    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0, excused: int = 0
 ) -> Counts:
     """Return the counts to request next; the counts already requested if nothing can move.
 
@@ -254,7 +254,8 @@ def next_counts(
 
     ``barrier`` is the number of new replicas at the next waypoint. The counts never pass it, and they reach it only
     when all earlier new replicas are proven, so that the rollout stops exactly where the plan says. ``keep`` replicas
-    of the side that is being removed stay, because they receive traffic.
+    of the side that is being removed stay, because they receive traffic. So many ``excused`` new replicas need not be
+    proven before others come.
     """
     old, new = seen.old, seen.new
     # After a change of R the fields on the target give other counts than intended: bring them into range.
@@ -274,18 +275,21 @@ def next_counts(
     lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
     # What was to stop before and is still there uses the ceiling too. A number is replaced in its place.
     remaining = 0 if seen.numbered else max(0, old.total - seen.requested.old)
-    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, new.proven, lowest + remaining, barrier))
+    enough = min(new.proven + excused, current.new)
+    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, enough, lowest + remaining, barrier))
     return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
 
 
-def toward(budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0) -> Counts:
+def toward(
+    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0, excused: int = 0
+) -> Counts:
     """Return the next counts toward ``budget.end``, also if new replicas have to be removed.
 
     Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
     """
     ahead = seen.counts.new <= budget.end.new and seen.counts.old >= budget.end.old
     if ahead or (seen.home is None and not budget.kept):
-        return next_counts(budget, order, seen, barrier, keep=keep)
+        return next_counts(budget, order, seen, barrier, keep=keep, excused=excused)
     exchanged = seen.model_copy(
         update={"old": seen.new, "new": seen.old, "requested": Counts(seen.requested.new, seen.requested.old)}
     )
@@ -336,14 +340,15 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     The rollout requests only what fits: a smaller surge; and without any surge it removes an old replica first.
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
-    keep = must_stay(rules.strategy, state, seen, now)
+    keep, excused = must_stay(rules.strategy, state, seen, now), state.excused(seen.replicas)
     if _serving(seen) < _floor(rules, state, seen):
         keep = max(keep, state.regained)
     if _is_superseded(state, seen):
         return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
     ahead = next_waypoint(rules, state, seen.replicas)
     barrier = ahead[1] if ahead else None
-    counts, fits = toward(budget, order, seen, barrier, keep=keep), _fits(rules, state, seen, now)
+    counts = toward(budget, order, seen, barrier, keep=keep, excused=excused)
+    fits = _fits(rules, state, seen, now)
     if fits is None or sum(counts) <= fits:
         return counts, None
     surge = max(0, min(budget.surge, fits - seen.replicas))
@@ -352,7 +357,8 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
             return counts, None  # the latest count of the room is old: try again
         surge = min(budget.surge, _pending(state, seen))
     narrow = budget._replace(surge=surge, step=rules.strategy.step or max(1, surge + budget.unavailable))
-    narrowed = toward(narrow, order if surge else Order.SCALE_IN_PRIORITY, seen, barrier, keep=keep)
+    order = order if surge else Order.SCALE_IN_PRIORITY
+    narrowed = toward(narrow, order, seen, barrier, keep=keep, excused=excused)
     # After a loss of readiness the requested counts cannot always be reduced: then they stay.
     return (seen.requested if objection(budget, seen, narrowed) else narrowed), fits
 
@@ -550,10 +556,10 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     if state.unresolved is not None or state.asleep or _blocked(state):
         return None
-    floor = _floor(rules, state, seen)
-    # A waypoint is reached with every new replica proven; at another stop some may still load.
-    is_fine = state.waypoint is None and _serving(seen) >= floor
-    if is_fine or seen.new.ready >= seen.new.total - seen.unplaced - seen.hindered:
+    floor, missing = _floor(rules, state, seen), seen.new.total - seen.new.ready - seen.unplaced - seen.hindered
+    # A waypoint is reached with every new replica proven that is not excused; at another stop some may still load.
+    is_fine = _serving(seen) >= floor and (state.waypoint is None or missing <= state.lacking(seen.replicas))
+    if is_fine or missing <= 0:
         return None
     deadline_s = rules.readiness.deadline.total_seconds()
     if now < max(_deadline_at(rules, state, seen), seen.lost_since + deadline_s):
@@ -638,7 +644,7 @@ def _share(rules: Rules, state: State, seen: Observation, now: float) -> int:
     last = takes_the_last(resolve_budget(strategy, seen.replicas), strategy.order, seen, barrier)
     share = wanted_share(
         strategy, seen, back=leaves_new(state, seen), weight=reached_weight(strategy, state),
-        verified=state.verified, ahead=ahead is not None, last=last,
+        verified=state.verified, ahead=ahead is not None, last=last, excused=state.excused(seen.replicas),
     )  # fmt: skip
     return instead_of_refused(state, seen, share, now)
 
@@ -825,7 +831,7 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return Decision(act=Act.SCALE, why=f"more replicas are ready by now: {floor} must stay ready", counts=counts)
     if counts == seen.requested or (unwritten and counts.new == 0 and not superseded):
         return None
-    if rules.strategy.pace is Pace.EXACT and _is_under_way(seen) and not _takes_back(seen, counts):
+    if rules.strategy.pace is Pace.EXACT and _is_under_way(state, seen) and not _takes_back(seen, counts):
         return None
     late = f"; {seen.leaving} did not end in time" if rules.drain and seen.leaving else ""
     tight = f"; room for only {fits} in total: {_why_no_room(seen)}" if fits is not None else ""
@@ -833,9 +839,10 @@ def _move(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     return _emptied(rules, state, seen, move, now)
 
 
-def _is_under_way(seen: Observation) -> bool:
+def _is_under_way(state: State, seen: Observation) -> bool:
     """Whether the latest step is not whole; a replica without a place does not count: it may need the next step."""
-    return seen.new.proven + seen.unplaced < seen.requested.new or seen.old.total > seen.requested.old
+    whole = seen.new.proven + max(seen.unplaced, state.excused(seen.replicas)) >= seen.requested.new
+    return not whole or seen.old.total > seen.requested.old
 
 
 def _takes_back(seen: Observation, counts: Counts) -> bool:
@@ -945,11 +952,18 @@ def _undo(rules: Rules, state: State, seen: Observation, now: float) -> Decision
 
 
 def _lower_floor(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    """Lower the floor of a rollback without progress, if replicas that were starting before count as ready ones."""
-    if not can_lower(state, seen.replicas) or now < _deadline_at(rules, state, seen) or _blocked(state):
+    """Go on without progress with what was ready before the rollout: forward only if no more new ones are unproven."""
+    if state.stopped or state.waypoint is not None or seen.autonomous:
         return None
-    ready = seen.replicas - state.lacking(seen.replicas)
-    why = f"the rollback needs no more ready replicas than there were before the rollout: {ready} of {seen.replicas}"
+    if not can_lower(state, seen.replicas) or now < _deadline_at(rules, state, seen):
+        return None
+    lacking, is_back = state.lacking(seen.replicas), state.goal is Goal.BACK
+    if not is_back and (not seen.new.proven or seen.new.total - seen.new.proven > lacking):
+        return None
+    needs = (
+        f"the {'rollback' if is_back else 'rollout'} needs no more ready replicas than there were before the rollout"
+    )
+    why = f"{needs}: {seen.replicas - lacking} of {seen.replicas}"
     return Decision(act=Act.LOWER_FLOOR, why=why)
 
 
@@ -1116,7 +1130,7 @@ def _proof(name: str, missing: int, side: Side, wanted: int) -> str:
 _FORWARD: tuple[Case, ...] = (
     _fenced, _unpaused, _foreign, _asleep, _frozen, _failed, _breached, _unrouted, _measuring, _routed, _accepted,
     _resized, _settled, _regained, _lost, _unaccepted, _whole, _retaining, _crowded, _draining, _all_new, _waypoint,
-    _move, _late, _waiting,
+    _move, _lower_floor, _late, _waiting,
 )  # fmt: skip
 _BACK: tuple[Case, ...] = (
     _fenced, _foreign, _routed, _accepted, _undo, _resized, _retaining, _return, _unpaused, _all_old, _lower_floor,

@@ -324,9 +324,9 @@ def _(message: Resume, state: State, now: float) -> State:
         if message.break_glass:
             return state
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
-    # A resume after a failed gate evaluates that gate again.
-    tallies = state.tallies if state.unresolved is None else ()
-    return state.but(paused="", unresolved=None, altered=0, tallies=tallies, progress_at=now).noted(
+    # A resume after a failure evaluates the gates again, and forgives the pods that ended.
+    again: dict[str, Any] = {} if state.unresolved is None else {"tallies": (), "resumed_at": now}
+    return state.but(paused="", unresolved=None, altered=0, progress_at=now, **again).noted(
         now, "resumed", message.reason, message.by
     )
 
@@ -347,8 +347,8 @@ def _(message: RetargetTo, state: State, now: float) -> State:
 @_receive.register
 def _(message: Abort, state: State, now: float) -> State:
     if state.goal is Goal.BACK:
-        overrules = state.foreign is not None
-        return state.but(overrules=overrules, ending=Outcome.ABORTED).noted(now, "aborted", message.reason, message.by)
+        changes = {"overrules": state.foreign is not None, "ending": Outcome.ABORTED, "retarget": None}
+        return state.but(**changes).noted(now, "aborted", message.reason, message.by)
     return _turn_back(message, state, now, Outcome.ABORTED, "aborted")
 
 

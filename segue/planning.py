@@ -1,7 +1,7 @@
 """The plan of a prepared rollout: `segue plan` shows it, and a start returns the same one. Pure."""
 
 from segue.contract import Prepared
-from segue.errors import Unchanged
+from segue.errors import Refused, Unchanged
 from segue.gates.standing import foresee
 from segue.lint.start import shown_at_start
 from segue.plan import Plan, make_plan
@@ -14,13 +14,25 @@ def first_plan(spec: Spec, prepared: Prepared) -> Plan:
 
 
 def planned(spec: Spec, prepared: Prepared, *, found: bool, parent: str = "") -> Plan:
-    """Return the plan from the prepared counts if ``found``, else from all old."""
+    """Return the plan from the prepared counts if ``found``, else from all old.
+
+    Raises:
+        Refused: if there is no plan, or nothing to roll.
+    """
     old = prepared.old if found else None
-    return make_plan(
+    plan = make_plan(
         spec.strategy, prepared.replicas, old=old, new=prepared.new if found else 0, superseded=prepared.superseded,
         parent=parent, warnings=(*_warnings(prepared), *foresee(spec.rules)),
         target=spec.target, autonomous=spec.autonomous,
     )  # fmt: skip
+    if not any(stage.new for stage in plan.stages):
+        raise Refused(
+            "keeps every replica old, so there is nothing to roll",
+            field="spec.strategy.to.old",
+            value=spec.strategy.to and spec.strategy.to.old,
+            fix=f"write less than {plan.replicas}",
+        )
+    return plan
 
 
 def unchanged(prepared: Prepared) -> Unchanged | None:

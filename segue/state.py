@@ -185,7 +185,7 @@ class Before(Frozen):
     starting: int = 0
     """How many of the others were starting: they are expected to be Ready in a rollback, until it makes no progress."""
     lowered: bool = False
-    """Whether the rollback made no progress, so that its floor counts only what was Ready before."""
+    """Whether there was no progress on the present way, so that the floor counts only what was Ready before."""
     shrunk: bool = False
     """Whether R fell since: replicas that were not Ready can be there again when R rises."""
 
@@ -225,7 +225,9 @@ class State(Frozen):
     foreign: Foreign | None = None
     """The foreign change for which the rollout holds."""
     began_at: float = 0.0
-    """When the wanted version was prepared: seconds since the epoch. Pods that ended before do not count against it."""
+    """When the wanted version was prepared: seconds since the epoch."""
+    resumed_at: float = 0.0
+    """When a person resumed it after a failure: seconds since the epoch."""
     asleep: bool = False
     """Whether the target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
@@ -315,6 +317,11 @@ class State(Frozen):
         return f"the end of a freeze: {self.frozen}" if self.frozen else ""
 
     @property
+    def judged_from(self) -> float:
+        """From when on pods that end count against the wanted version: a resume forgives those before."""
+        return max(self.began_at, self.resumed_at)
+
+    @property
     def unaccepted(self) -> str:
         """Which gateway had not accepted the traffic at its latest write; empty once the write counts."""
         return self.routed.pending if self.routed is not None else ""
@@ -349,6 +356,10 @@ class State(Frozen):
         """Return how many of ``replicas`` need not be ready: they were not ready before the rollout."""
         before = self.before
         return 0 if before is None or before.ready >= before.replicas else max(0, replicas - before.ready)
+
+    def excused(self, replicas: int) -> int:
+        """Return for how many of ``replicas`` no move waits any more: there was no progress with them."""
+        return self.lacking(replicas) if self.before is not None and self.before.lowered else 0
 
     def unreached(self, replicas: int) -> int:
         """Return how many of ``replicas`` were not ready before the rollout, nor at one time since."""
@@ -564,10 +575,9 @@ class State(Frozen):
         return self.but(foreign=foreign, overrules=False).noted(now, "held", str(foreign), foreign.who)
 
     def after_sleep(self, asleep: bool, why: str, now: float) -> Self:
-        """Record that the target was scaled to 0, or has replicas again."""
-        return self.but(asleep=asleep, sized=0 if asleep else self.sized, progress_at=now).noted(
-            now, "waits" if asleep else "continues", why
-        )
+        """Record that the target was scaled to 0, or has replicas again: the gates begin anew with those."""
+        changes: dict[str, Any] = {"sized": 0, "tallies": ()} if asleep else {}
+        return self.but(asleep=asleep, progress_at=now, **changes).noted(now, "waits" if asleep else "continues", why)
 
     def after_crowded(self, why: str, now: float) -> Self:
         """Record that there is no room for a new replica, or room again (``why`` empty)."""
@@ -593,7 +603,8 @@ class State(Frozen):
         """Record what the API server stored for a write, on the state before it; ``back`` if it wrote the baseline.
 
         If the API server answers with another template than was sent, that is the version from here on: it would
-        change another write too. The second time in a rollout, the rollout holds for a person.
+        change another write too. The gates begin anew with it. The second time in a rollout, the rollout holds for a
+        person.
         """
         sent = tuple(each for each in self.wrote if not each.refused)  # what was refused before has passed
         wrote = (*sent, Wrote(at=now, what=what, altered=altered))[-KEPT:] if what else sent
@@ -603,7 +614,8 @@ class State(Frozen):
             return state
         finding = f"an admission policy or webhook changes what is written: {altered or 'the pod template'}"
         made = meant.model_copy(update={"template": mark.template})
-        state = state.but(**{"baseline" if back else "wanted": made}).noted(now, "warning", finding)
+        changes = {"baseline": made} if back else {"wanted": made, "tallies": ()}
+        state = state.but(**changes).noted(now, "warning", finding)
         if back or self.goal is Goal.BACK:  # a message turned it back in the meantime
             return state
         fix = "it does so at each write: change the policy or webhook, then resume"
@@ -620,13 +632,14 @@ class State(Frozen):
     def after_made(self, made: Version, why: str, now: float) -> Self:
         """Record what admission would make of the wanted version: that is the version, as at the start.
 
-        The second time in a rollout, or if it is the baseline, the rollout holds for a person.
+        Passed waypoints stay passed; the gates begin anew. The second time in a rollout, or if it is the baseline, the
+        rollout holds for a person.
         """
         if self.goal is Goal.BACK:
             return self  # a message reversed the rollout in the meantime
         if not self.altered and made.template != self.baseline.template:
             return self.but(
-                wanted=made, altered=1, verified=False, began_at=now, fits=None, crowded="", progress_at=now
+                wanted=made, altered=1, verified=False, tallies=(), began_at=now, fits=None, crowded="", progress_at=now
             ).noted(
                 now, "warning", f"the rollout continues with the version that admission makes of the change: {made}"
             )
@@ -638,7 +651,7 @@ class State(Frozen):
         return self.but(needs_human=bool(why)).noted(now, "needs a person" if why else "recovered", why)
 
     def after_lower_floor(self, why: str, now: float) -> Self:
-        """Record that the floor of the rollback counts only what was ready before the rollout, from here on."""
+        """Record that the floor counts only what was ready before the rollout, from here on."""
         before = self.before and self.before.model_copy(update={"lowered": True})
         return self.but(before=before, progress_at=now).noted(now, "floor lowered", why)
 
@@ -665,10 +678,11 @@ class State(Frozen):
 
     def going_back(self, ending: Outcome, problem: Problem, now: float, by: str = "") -> Self:
         """Return the state whose goal is the baseline from here on."""
+        before = self.before and self.before.model_copy(update={"lowered": False})
         return self.but(
-            goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, unresolved=None, paused="", retarget=None,
-            settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="", emptying=None,
-            progress_at=now,
+            before=before, goal=Goal.BACK, ending=ending, failure=problem, waypoint=None, unresolved=None, paused="",
+            retarget=None, settling=False, finishing=False, verified=False, asleep=False, crowded="", frozen="",
+            emptying=None, progress_at=now,
         ).noted(now, "going back", str(problem), by)  # fmt: skip
 
     def passing(self, now: float) -> Self:

@@ -32,12 +32,14 @@ def reached_weight(strategy: Strategy, state: State) -> int:
 
 
 def wanted_share(
-    strategy: Strategy, seen: Observation, *, back: bool, weight: int, verified: bool, ahead: bool, last: bool
-) -> int:
+    strategy: Strategy, seen: Observation, *, back: bool, weight: int, verified: bool, ahead: bool, last: bool,
+    excused: int = 0,
+) -> int:  # fmt: skip
     """Return the percent of the traffic that the new side should have.
 
     ``back``: the new side is being removed. ``weight``: that of the latest waypoint. ``verified``: every new replica is
     verified. ``ahead``: a waypoint is still to come. ``last``: the next move removes the last old replicas.
+    ``excused``: how many new replicas need not be proven.
     """
     now = share_of(seen)
     if is_stranded(seen):
@@ -45,7 +47,7 @@ def wanted_share(
     if back:
         wanted = _share_back(now, seen)
     elif strategy.type is Way.BLUE_GREEN:
-        whole = verified and not ahead and seen.new.proven >= seen.replicas
+        whole = verified and not ahead and seen.new.proven >= seen.replicas - excused
         wanted = ALL if now == ALL or whole else NONE
     else:
         wanted = ALL if not ahead and (now == ALL or (last and seen.new.proven)) else weight
@@ -134,7 +136,7 @@ def must_stay(strategy: Strategy, state: State, seen: Observation, now: float) -
         return 1 if share and not stays_there else seen.new.total if share or is_kept else 0
     if share < ALL:
         return max(seen.old.total, seen.replicas) if is_blue_green else 1
-    is_free = not is_kept and (not is_blue_green or seen.new.proven >= seen.replicas)
+    is_free = not is_kept and (not is_blue_green or seen.new.proven >= seen.replicas - state.excused(seen.replicas))
     return 0 if is_free else seen.old.total
 
 

@@ -115,7 +115,8 @@ class RolloutWorkflow:
         self._queued = task.state is None  # the next move waits, or may wait, for those of other rollouts
         self._refusal: ApplicationError | None = None
         self._finishing = False  # the end is being written: whether the rollout can still turn back is unknown
-        self._heard = 0  # messages and cancels so far; a change ends the current wait
+        self._heard = 0  # messages so far; a change ends the current wait
+        self._cancelled = False  # the cancel is handled: a retarget after it goes forward again
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._retargets = 0
         self._noticed = task.noticed
@@ -183,7 +184,7 @@ class RolloutWorkflow:
             await self._block(str(_refusal_of(error).message))
 
     async def _go(self) -> None:
-        if workflow.cancellation_reason() is not None:
+        if workflow.cancellation_reason() is not None and not self._cancelled:
             self._abort_by_cancel()  # a cancel that arrives with another event raises nothing
         self._state = self._state.passing(_now())
         self._notice()
@@ -531,6 +532,7 @@ class RolloutWorkflow:
 
     def _abort_by_cancel(self) -> None:
         """Treat Temporal's own cancel as an abort: the rollback happens in the run, not in an exception handler."""
+        self._cancelled = True
         if self._state.goal is Goal.FORWARD and self._state.outcome is None:
             why = workflow.cancellation_reason() or "in the Temporal UI or CLI"
             self._state = self._state.going_back(Outcome.ABORTED, requested(f"cancelled: {why}"), _now())

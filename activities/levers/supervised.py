@@ -346,7 +346,7 @@ class SupervisedLever:
             autonomous=True,
             **with_stuck(hindrance_of(new if back else old, coming), kept, placeless)._asdict(),
             foreign=self._foreign(found, state),
-            problem=of_stuck(judged(coming, ended, restarts, state.began_at, others=new if back else old), kept)
+            problem=of_stuck(judged(coming, ended, restarts, state.judged_from, others=new if back else old), kept)
             or kept
             or unfinished
             or self._missing(found, fewer if replicas > len(coming) else 0),

@@ -942,7 +942,7 @@ class Driver:
         if isinstance(problem, Refusal):
             self.state = denied(self.state, seen, decision, problem, target.now)
             return
-        if not problem and luck > 0.95 and decision.act is not Act.FINISH:
+        if not problem and 0.95 < luck < 1.0 and decision.act is not Act.FINISH:
             self._hear(self._any_message())  # in between the write and its record
         written = Written(done=not problem, why=problem, writes=1, mark=None if problem else target.mark)
         self.state = applied(self.rules, self.state, seen, decision, target.now, written)

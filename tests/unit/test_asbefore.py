@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,14 @@ from segue.decide import Act, Decision, decide
 from segue.errors import Stale
 from segue.gates import Result
 from segue.gates.readiness import judge_readiness
-from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
+from segue.observation import Cause, Counts, Foreign, Observation, Problem, Routed, Side, Version
 from segue.replica import ContainerFacts, Replica
 from segue.spec import Readiness, Rules, Strategy
 from segue.spec.strategy import Order, Way
 from segue.spec.target import DeploymentTarget
 from segue.spec.traffic import ByService
-from segue.state import Before, Goal, Outcome, State, requested
+from segue.state import Before, Goal, Outcome, Reached, State, requested
+from segue.transition import applied
 
 NOW, DEADLINE_S = 1_000.0, 60
 LATE = NOW + DEADLINE_S
@@ -31,6 +33,7 @@ MOVING = State(
     owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), claimed=True, progress_at=NOW,
     before=Before(replicas=4, ready=3),
 )  # fmt: skip
+LOWERED = MOVING.after_lower_floor("why", NOW)
 BACK = MOVING.going_back(Outcome.ROLLED_BACK, requested("why"), NOW)
 VERIFIED = MOVING.but(verified=True)
 
@@ -50,6 +53,7 @@ def see(old: tuple[int, int], new: tuple[int, int], **more: object) -> Observati
         pytest.param(Before(replicas=4, ready=3), Goal.FORWARD, 4, 3, id="three-of-four"),
         pytest.param(Before(replicas=4, ready=3, reached=4), Goal.FORWARD, 4, 4, id="all-were-ready-since"),
         pytest.param(Before(replicas=4, ready=3, reached=4), Goal.BACK, 4, 3, id="the-old-ones-never-were"),
+        pytest.param(Before(replicas=4, ready=3, reached=4, lowered=True), Goal.FORWARD, 4, 3, id="no-progress-since"),
         pytest.param(Before(replicas=4, ready=3, starting=1), Goal.FORWARD, 4, 3, id="one-was-starting"),
         pytest.param(Before(replicas=4, ready=2, starting=1), Goal.BACK, 4, 3, id="back-and-one-was-starting"),
         pytest.param(Before(replicas=4, ready=2, starting=1, lowered=True), Goal.BACK, 4, 2, id="without-progress"),
@@ -362,6 +366,52 @@ LOST = Problem(cause=Cause.UNSCHEDULABLE, message="no place")
 def test_the_end_is_as_it_was_before(state: State, seen: Observation, now: float, act: Act) -> None:
     decision = decide(RULES, state, seen, now)
     assert decision.act is act, decision
+
+
+BLUE_GREEN = {"type": "blueGreen", "traffic": {"service": "chat"}, "retain": "0s"}
+
+
+@pytest.mark.parametrize(
+    ("written", "seen", "act", "counts"),
+    [
+        pytest.param({"maxSurge": 1}, see((1, 1), (4, 3)), Act.SCALE, (0, 4), id="both-sides-were-ready-together"),
+        pytest.param({"maxSurge": 1, "pace": "exact"}, see((2, 2), (3, 2)), Act.SCALE, (1, 4), id="the-exact-pace"),
+        pytest.param({"step": 1, "maxSurge": 2}, see((3, 3), (2, 1)), Act.SCALE, (2, 3), id="the-step"),
+        pytest.param(
+            {"maxSurge": 1, "waypoints": [{"at": 3}]}, see((2, 2), (2, 1)), Act.SCALE, (2, 3), id="a-waypoint"
+        ),
+        pytest.param(BLUE_GREEN, see((4, 3), (4, 3), routed=Routed(share=0)), Act.ROUTE, None, id="the-switch"),
+        pytest.param(BLUE_GREEN, see((4, 3), (4, 3), routed=Routed(share=100)), Act.SCALE, (1, 4), id="the-old-side"),
+    ],
+)
+def test_what_was_not_ready_before_stops_no_move(
+    written: dict[str, Any], seen: Observation, act: Act, counts: tuple[int, int] | None
+) -> None:
+    """Without progress, the rollout goes on with 3 of 4. More unproven ones are the version's fault."""
+    rules = RULES.model_copy(update={"strategy": Strategy.model_validate(written)})
+    routed = None if seen.routed is None else seen.routed.model_copy(update={"since": 1.0})
+    state = with_ready(MOVING.but(routed=routed, verified=True), seen)
+    assert decide(rules, state, seen, NOW).act is Act.WAIT
+    lower = decide(rules, state, seen, LATE)
+    assert (lower.act, "3 of 4" in lower.why) == (Act.LOWER_FLOOR, True)
+    decision = decide(rules, applied(rules, state, seen, lower, LATE), seen, LATE)
+    assert (decision.act, decision.counts) == (act, counts)
+    worse = seen.new.model_copy(update={"ready": seen.new.ready - 1, "proven": seen.new.proven - 1})
+    assert decide(rules, state, seen.model_copy(update={"new": worse}), LATE).act in {Act.FAIL, Act.SCALE}
+
+
+def test_a_rollback_after_that_asks_for_what_was_starting_again() -> None:
+    before = Before(replicas=4, ready=2, starting=1)
+    back = LOWERED.but(before=before).after_lower_floor("why", NOW).going_back(Outcome.ABORTED, requested("why"), NOW)
+    assert back.before == before
+
+
+@pytest.mark.parametrize(("new", "act"), [((2, 1), Act.WAIT), ((3, 1), Act.FAIL)])
+def test_what_was_not_ready_before_is_not_lost_at_a_waypoint(new: tuple[int, int], act: Act) -> None:
+    """The waypoint was reached without it."""
+    rules = RULES.model_copy(update={"strategy": Strategy(max_surge=1, waypoints=[{"at": 2}])})
+    state = MOVING.but(waypoint=Reached(index=0, at="2", hold_until=LATE + 3600, approved=True))
+    assert decide(rules, state, see((2, 2), new, lost_since=NOW), LATE).act is act
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
 from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
+from segue.gates.standing import due
+from segue.gates.tally import Tally
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.replica import Pods, Replica
@@ -810,6 +812,19 @@ def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
 def test_a_target_of_0_replicas_sleeps(asleep: bool, replicas: int, act: Act) -> None:
     state = State(owner="us", wanted=Version(template="v1"), claimed=True, asleep=asleep, progress_at=NOW)
     assert decide(Rules(), state, see(replicas, 0, replicas=replicas), NOW).act is act
+
+
+def test_no_gate_fails_a_target_of_0_replicas() -> None:
+    """Nobody can answer it then. It begins anew with the first replicas after that."""
+    rules = Rules.model_validate({"gates": [{"name": "ours", "webhook": {"name": "ours"}, "deadline": "60s"}]})
+    opened = Tally(gate="ours", opened=NOW, sitting=0, since=NOW)
+    state = State(owner="us", wanted=Version(template="v1"), claimed=True, progress_at=NOW, tallies=(opened,))
+    seen = see(0, 0, replicas=0)
+    asleep = applied(rules, state, seen, decide(rules, state, seen, NOW), NOW)
+    assert decide(rules, asleep, seen, NOW + 60).act is Act.WAIT and not due(rules, asleep, NOW + 60)
+    seen = see(0, 4)
+    awake = applied(rules, asleep, seen, decide(rules, asleep, seen, NOW + 90), NOW + 90)
+    assert decide(rules, awake, seen, NOW + 90).gates == ("ours",)
 
 
 @pytest.mark.parametrize(("new", "complete"), [(4, True), (5, False)])

@@ -6,7 +6,10 @@ import pytest
 
 from activities.ended_pods import Gone, read_ended, seconds_of
 from segue.ended_pods import ended_problem, is_own, taken_at
+from segue.messages import Resume, receive
+from segue.observation import Cause, Problem
 from segue.replica import Ended, Replica
+from segue.state import State
 
 SHORT = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40Mi. "
 ABOVE = "Container server was using 5Gi, request is 4Gi, has larger consumption of memory. "
@@ -71,6 +74,15 @@ def test_when_ends_fail_a_version(ended: list[Ended], replica: Replica, allowed:
     problem = ended_problem(found, [replica], allowed, began_at=10.4)
     assert (problem.hopeless if problem else None) is hopeless
     assert ended_problem(found, [replica], allowed, began_at=11.0) is None, "those are of an earlier rollout"
+
+
+def test_a_resume_forgives_the_pods_that_ended_before() -> None:
+    """Nothing else could: an ended pod stays one of this version, so the rollout would be held again at once."""
+    failed = State(owner="us").failing(Problem(cause=Cause.ENDED, message=OWN), 90.0, roll_back=False)
+    for state, counts in ((failed, True), (receive(Resume(), failed, 100.0), False)):
+        assert (ended_problem([EVICTED], [READY], 0, state.judged_from) is not None) is counts
+    paused = receive(Resume(), State(owner="us", paused="paused by her"), 100.0)
+    assert ended_problem([EVICTED], [READY], 0, paused.judged_from), "it has not failed"
 
 
 def test_it_is_told_with_its_message_and_the_litter() -> None:

@@ -340,6 +340,13 @@ def test_an_abort_on_the_way_back_changes_the_ending_only() -> None:
     assert (state.goal, state.ending, state.failure) == (Goal.BACK, Outcome.ABORTED, BACK.failure)
 
 
+@pytest.mark.parametrize("before", [CLAIMED, BACK.after_alarm("no progress", NOW)], ids=["forward", "back"])
+def test_an_abort_withdraws_a_retarget_that_is_being_prepared(before: State) -> None:
+    """Also one of a rollback that needs a person: it would go forward again after the abort."""
+    state = receive(Abort(by="her"), receive(SAID["retarget"], before, NOW), NOW)
+    assert (state.goal, state.ending, state.retarget) == (Goal.BACK, Outcome.ABORTED, None)
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from segue.budget import resolve_budget
+from segue.contract import Prepared
 from segue.errors import Refused
+from segue.observation import Version
 from segue.plan import Plan, make_plan
-from segue.spec import End, Order, Strategy, SupervisedTarget, Waypoint
+from segue.planning import first_plan
+from segue.spec import Change, End, Order, PairTarget, Spec, Strategy, SupervisedTarget, Waypoint
 from segue.spec.target import LeaderWorkerSetTarget
 from segue.units import resolve
 
@@ -237,6 +240,18 @@ def test_a_partial_end(to: dict[str, Any], replicas: int, end: tuple[int, int]) 
     plan = make_plan(Strategy(max_surge=1, to=End.model_validate(to)), replicas)
     assert rows(plan)[-1] == end
     assert max(map(sum, rows(plan))) <= plan.ceiling
+
+
+@pytest.mark.parametrize("old", [4, 9, "100%"])
+def test_an_end_without_a_new_replica_is_refused(old: int | str) -> None:
+    """Nothing would move, and the rollout would fail at its deadline. From other counts it is an end like any other."""
+    target, change = PairTarget(old="chat-a", new="chat-b"), Change(images={"server": "chat:2"})
+    spec = Spec(target=target, change=change, strategy=Strategy(max_surge=1, to=End(old=old)))
+    prepared = Prepared(baseline=Version(template="v0"), wanted=Version(template="v1"), replicas=4, old=4, owner="us")
+    with pytest.raises(Refused, match=r"spec\.strategy\.to\.old: .*nothing to roll; write less than 4"):
+        first_plan(spec, prepared)
+    left = prepared.model_copy(update={"old": 3, "new": 1})
+    assert rows(first_plan(spec, left)) == [(3, 1), (4, 1), (4, 0)]
 
 
 @deterministic

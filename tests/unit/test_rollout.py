@@ -61,7 +61,7 @@ class Rollout(RolloutWorkflow):
         self._state, self._spec, self._seen, self._answer = state, spec, seen, answer
         self._task, self._noticed = Task(spec=spec, name="chat"), Noticed()
         self._heard = self._retargets = 0
-        self._finishing = False
+        self._finishing = self._cancelled = False
         self._waits, self._plans = "", ()
         self._retarget_answer: dict[int, str | ApplicationError] = {}
         self._refusal: ApplicationError | None = None
@@ -277,6 +277,22 @@ def test_a_cancel_says_where_it_came_from(reason: str | None, monkeypatch: pytes
     before = rollout._state
     rollout._abort_by_cancel()
     assert rollout._state is before, "it is on its way back"
+
+
+async def test_a_cancel_is_handled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporal shows it for ever. A retarget after it, when the rollback needs a person, goes forward."""
+
+    async def waits() -> None:
+        return None
+
+    monkeypatch.setattr(workflow, "cancellation_reason", lambda: "the pipeline was cancelled")
+    rollout = Rollout(ROLLING)
+    monkeypatch.setattr(rollout, "_decision", waits)
+    await RolloutWorkflow._go(rollout)
+    assert rollout._state.goal is Goal.BACK
+    rollout._state = rollout._state.after_alarm("stuck", NOW).after_retarget(Version(template="v3"), NOW)
+    await RolloutWorkflow._go(rollout)
+    assert rollout._state.goal is Goal.FORWARD
 
 
 @pytest.mark.parametrize(

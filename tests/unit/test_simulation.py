@@ -21,7 +21,7 @@ from simulated_supervised import SupervisedTarget
 from segue.decide import Act, Decision
 from segue.observation import Cause, Problem, Version
 from segue.spec import Rules, Strategy
-from segue.state import Mark, Outcome, State
+from segue.state import Before, Mark, Outcome, State
 
 BATCH = 250
 ENOUGH = 5
@@ -89,6 +89,29 @@ def test_one_seed_alone() -> None:
         print(driver.run())
     finally:
         print("\n".join(driver.trace))
+
+
+class _Lacking(simulation.Target):
+    """No version has all replicas ready: something that each needs is broken."""
+
+    def pass_time(self, seconds: float) -> None:
+        super().pass_time(seconds)
+        for replicaset in self.sets.values():
+            for pod in [pod for pod in replicaset.pods if pod.ready_since is not None][max(1, self.replicas - 1) :]:
+                pod.ready_since = None
+
+
+def test_a_good_version_completes_without_what_was_not_ready_before() -> None:
+    """Whatever its strategy, at whatever replica it is missing."""
+    for seed in range(60):
+        driver = simulation.Driver(seed, _Lacking)
+        target, driver.ends_at = driver.target, 0.0
+        target.quality["v1"], target.spare_places, target.mirrored_from = "good", None, simulation.NEVER
+        target.pass_time(100)
+        driver.rules = driver.rules.model_copy(update={"gates": ()})
+        before = Before(replicas=target.replicas, ready=target.ready)
+        driver.state = driver.state.but(progress_at=target.now, before=before)
+        assert driver.run() is Outcome.COMPLETED, f"seed {seed}: {driver.state.failure}; {target}"
 
 
 def test_a_seed_plays_the_same_again() -> None:

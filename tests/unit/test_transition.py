@@ -44,6 +44,7 @@ STATE = State(
 """In the middle: moved twice."""
 BACK = STATE.going_back(Outcome.ROLLED_BACK, PROBLEM, EARLIER)
 SEEN = Observation(replicas=4, old=Side(total=3), new=Side(total=1), requested=Counts(3, 1), template="v1", owner="us")
+TALLIES = (Tally(gate="ours", opened=EARLIER, sitting=1, conclusive=1),)
 COUNTS, EMPTYING = Counts(2, 2), Emptying(old=2, since=EARLIER)
 DONE = Written(done=True, writes=2, mark=MARK)
 TURNED: dict[str, Any] = {
@@ -264,8 +265,9 @@ CHANGED = Written(done=True, writes=1, mark=MIRRORED, altered="spec.image a → 
 def test_what_the_api_server_made_of_the_wanted_version_is_wanted() -> None:
     """The report names the field, and a second time a person has to look."""
     decision = decided(Act.SCALE, counts=COUNTS)
-    once = applied(RULES, STATE, SEEN, decision, NOW, CHANGED)
+    once = applied(RULES, STATE.but(tallies=TALLIES), SEEN, decision, NOW, CHANGED)
     assert (once.wanted.template, once.baseline.template, once.unresolved) == ("v9", "v0", None)
+    assert once.tallies == (), "no gate was asked about this version"
     assert "mirror/a" in new_lines(STATE, once)[0][1]
     same = applied(RULES, once, SEEN, decision, NOW, CHANGED)
     assert same.unresolved is None
@@ -279,8 +281,10 @@ def test_what_admission_would_make_of_the_wanted_version_is_wanted() -> None:
     """Once. Then a person has to look, as for the baseline; a rollback is not touched."""
     made, decision = Version(template="v9", images={"server": "mirror/a"}), decided(Act.SCALE, counts=COUNTS)
     answer = Written(done=False, why="a policy changes it", made=made)
-    once = applied(RULES, STATE.but(verified=True, passed=(0,)), SEEN, decision, NOW, answer)
+    before = STATE.but(verified=True, passed=(0,), tallies=TALLIES)
+    once = applied(RULES, before, SEEN, decision, NOW, answer)
     assert (once.wanted, once.unresolved, once.verified, once.passed) == (made, None, False, (0,))
+    assert once.tallies == (), "no gate was asked about this version"
     assert new_lines(STATE, once)[-1] == (
         "warning",
         f"the rollout continues with the version that admission makes of the change: {made}",

@@ -212,7 +212,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
                 rising,
                 ended,
                 restarts,
-                state.began_at,
+                state.judged_from,
                 absent,
                 *(excused(s.problem, deniers) for s in coming),
                 others=falling,

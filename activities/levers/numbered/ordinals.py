@@ -295,7 +295,7 @@ def read(
         problem=_explained(
             worst(
                 (
-                    judged(rising, ended, restarts, state.began_at, others=others),
+                    judged(rising, ended, restarts, state.judged_from, others=others),
                     overdue(numbered.pods, now),
                     _out_of_order(numbered, state),
                 )

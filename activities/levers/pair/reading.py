@@ -156,7 +156,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
                 rising,
                 ended,
                 restarts,
-                state.began_at,
+                state.judged_from,
                 absent,
                 *(excused(each, deniers) for each in _unmade(pair, back=back)),
                 others=new if back else old,
