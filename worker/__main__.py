@@ -52,7 +52,7 @@ async def serve(settings: Settings) -> None:
     temporal = await connect()
     async with AsyncExitStack() as ends:
         activities = await _activities(settings, ends)
-        load = Load(settings.slots, memory_limit_mib())
+        load = Load(settings.slots_each, memory_limit_mib())
         workers = make_workers(temporal, settings, activities, [load])
         measuring = asyncio.create_task(load.measure(), name="load")
         ends.callback(measuring.cancel)
