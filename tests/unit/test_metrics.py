@@ -296,6 +296,23 @@ def test_a_preset_is_well_formed(preset: Preset) -> None:
     Metric.model_validate({"name": "m", "preset": preset.name, "judge": JUDGE})
 
 
+@pytest.mark.parametrize(
+    ("preset", "path"),
+    [
+        ("vllm/errors", "/v1/completions"),
+        ("sglang/errors", "/v1/chat/completions"),
+        ("sglang/errors", "/generate"),
+        ("mlserver/errors", "/v2/models/{model_name}/infer"),
+    ],
+)
+def test_probes_and_scrapes_are_no_users_requests(preset: str, path: str) -> None:
+    """These servers count every answer. A server that starts answers its probes with 503."""
+    for query in PRESETS[preset].queries:
+        (counted,) = re.findall(r'(?:handler|endpoint|path)=~"([^"]*)"', query)
+        others = ("/health", "/health_generate", "/metrics", "/metrics/", "/v2/health/ready")
+        assert re.fullmatch(counted, path) and not any(re.fullmatch(counted, each) for each in others)
+
+
 # --- what is answered ---
 
 OVER = Grid(100.0, 10.0, 3)
