@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from segue_local.certs import Authority
 
+from activities.gates.metrics import _refuse_stale, _Side
 from activities.gates.prometheus import Prometheus, PrometheusSettings, read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
 from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
@@ -267,6 +269,24 @@ def test_the_grid_is_aligned_to_where_evidence_begins() -> None:
     assert grid(back, 1000, 1100) == Grid(1090, 10.0, 2)
     assert grid(m, 0, 10_000_000).size == 10_000
     assert (duration(1.0), duration(1.5)) == ("1s", "1500ms")
+
+
+@pytest.mark.parametrize(
+    ("series", "why"),
+    [
+        (CountSeries(intervals=(Count(bad=0, total=9), None, None, None)), "is it still scraped?"),
+        (
+            ValueSeries(intervals=(1.0, None, None, None)),
+            "scraped?; without requests, a mean or a quantile has no samples",
+        ),
+    ],
+)
+def test_a_side_without_new_samples_is_no_evidence(series: Any, why: str) -> None:
+    """A lull looks the same as a broken scrape where zero requests have no number."""
+    context: Any = SimpleNamespace(seen=SimpleNamespace(pods=Pods(old=(OLD,))))
+    with pytest.raises(Unanswered, match="the newest sample of the old side is 3 intervals old") as caught:
+        _refuse_stale({"old": _Side(series)}, context)
+    assert str(caught.value).endswith(why)
 
 
 # --- presets ---
