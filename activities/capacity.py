@@ -130,7 +130,7 @@ class _OnDemand(Followed[Kept]):
         super().__init__(cluster, kind, fields=fields)
         self._sums = sums
         self._answered, self._wanted = asyncio.Event(), asyncio.Event()
-        self._began, self._is_listed, self._took_s = time.monotonic(), False, 0.0
+        self._is_listed, self._took_s = False, 0.0
 
     async def answer(self) -> None:
         """Wait for the first list, and for a new one if the last is too old.
@@ -146,8 +146,7 @@ class _OnDemand(Followed[Kept]):
 
     def moved(self) -> None:
         """Answer: it is listed, or that failed, or the watch failed after it."""
-        if self.current:
-            self._is_listed, self._took_s = True, time.monotonic() - self._began
+        self._is_listed |= self.current
         self._answered.set()
 
     async def pause(self, failures: int) -> None:
@@ -156,7 +155,13 @@ class _OnDemand(Followed[Kept]):
         self._answered.clear()
         self._wanted.clear()
         await self._wanted.wait()
-        self._began, self._is_listed = time.monotonic(), False
+        self._is_listed = False
+
+    async def _list(self) -> str:
+        began = time.monotonic()
+        version = await super()._list()
+        self._took_s = time.monotonic() - began
+        return version
 
 
 class _Nodes(_OnDemand[Object]):

@@ -373,6 +373,7 @@ class Cluster:
             Unreachable: when the API server does not answer.
         """
         where = f"{path_of('pods/proxy', namespace, name)}{path}"
+        await self._renew()
         with _translated(f"pod {namespace}/{name}"):
             sent: tuple[Any, ...] = await self._api.param_serialize(
                 method, where, header_params=headers, auth_settings=["BearerToken"]

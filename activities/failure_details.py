@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from activities import autoscaling
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
+from activities.events import happened
 from activities.memory_peak import Peaks
 from segue.errors import SegueError
 from segue.failures import culprit, with_event, with_log, with_peak, with_probe, with_warning
@@ -125,8 +126,3 @@ def unstarted(warnings: Iterable[Object], uid: str) -> str:
 async def _events(cluster: Cluster, namespace: str, replica: Replica, reason: str) -> list[Object]:
     found = await cluster.events(namespace, replica.name, reason)
     return [e for e in found if e.get("involvedObject", {}).get("uid") == replica.uid]
-
-
-def happened(event: Object) -> str:
-    """Return when an event happened last, as the API server writes times."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or "")

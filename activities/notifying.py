@@ -100,8 +100,8 @@ async def _post(name: str, webhook: Webhook, notice: Notice, page: str) -> None:
         raise Unanswered(f"the receiver {name} {error}") from error
     except TimeoutError as error:
         raise Unanswered(f"the receiver {name} did not answer within {webhook.timeout_s:g} s") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise Unanswered(f"the receiver {name} cannot be reached: {reason_of(error)}") from error
+    except (aiohttp.ClientError, OSError) as error:  # its own text, which would be logged, may hold the address
+        raise Unanswered(f"the receiver {name} cannot be reached: {reason_of(error)}") from None
     if not 200 <= status < 300:
         raise Unanswered(f"the receiver {name} answers {status} instead of 2xx")
 

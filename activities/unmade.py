@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
-from activities.failure_details import SKEW_S, happened
+from activities.events import happened, refusal_of
+from activities.failure_details import SKEW_S
 from segue.contract import WatchInput
 from segue.errors import NotAllowed, SegueError
 from segue.missing import Missing, with_missing
@@ -130,7 +131,8 @@ class _Missing:
             except SegueError as error:
                 log.info("no events in %s: %s", self._namespace, error)
                 continue
-            message, self._first = (_refusal(latest), seconds_of(latest.get("firstTimestamp"))) if latest else ("", 0.0)
+            message = refusal_of(latest) if latest else ""
+            self._first = seconds_of(latest.get("firstTimestamp")) if latest else 0.0
             if message != self._message:
                 self._message = message
                 self._wake()
@@ -149,12 +151,6 @@ class _Missing:
             if event.get("reason") == _FAILED and seconds_of(happened(event)) >= self._since
         ]
         return max(recent, key=happened, default=None)
-
-
-def _refusal(event: Object) -> str:
-    """Return the API server's answer: controllers write before it what they tried."""
-    message = str(event.get("message", ""))
-    return message.partition(" failed error: ")[2] or message.removeprefix("Error creating: ")
 
 
 def _made_by(event: Object, makers: tuple[str, ...]) -> bool:

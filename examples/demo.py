@@ -166,7 +166,7 @@ def await_serving() -> None:
 def worker(stack: Stack) -> Iterator[None]:
     """Run a worker that has only the published rights."""
     subprocess.run(
-        [SEGUE, "local", "apply", "--name", NAME, _rights()], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+        [SEGUE, "local", "apply", "--name", NAME, _rights(stack)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
     )
     environment = {**os.environ, **stack.mark, "KUBECONFIG": str(stack.kubeconfig_for("segue-worker"))}
     log_path = stack.state_dir / "logs" / "worker.log"
@@ -184,7 +184,7 @@ def worker(stack: Stack) -> Iterator[None]:
             process.wait()
 
 
-def _rights() -> str:
+def _rights(stack: Stack) -> Path:
     """Write a manifest of the worker's rights in the demo's namespace, and return its path.
 
     The worker runs outside the cluster, so it calls pods through the API server.
@@ -192,9 +192,9 @@ def _rights() -> str:
     namespace = TARGET.split("/")[0]
     roles = "---\n".join((ROOT / "deploy" / name).read_text() for name in ("rbac.yaml", "rbac-serving.yaml"))
     text = roles.replace("metadata:\n  name:", f"metadata:\n  namespace: {namespace}\n  name:")
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
-        file.write(text)
-    return file.name
+    path = stack.state_dir / "rights.yaml"  # it goes with the stack
+    path.write_text(text)
+    return path
 
 
 def approve_when_awaited(onlooker: Onlooker) -> None:

@@ -49,10 +49,11 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     connect = connecting(settings)
+    used = connection.credentials()  # read before: they may be replaced while this worker starts
     temporal = await connect()
     async with AsyncExitStack() as ends:
         activities = await _activities(settings, ends)
-        load = Load(settings.slots, memory_limit_mib())
+        load = Load(settings.slots_each, memory_limit_mib())
         workers = make_workers(temporal, settings, activities, [load])
         measuring = asyncio.create_task(load.measure(), name="load")
         ends.callback(measuring.cancel)
@@ -60,7 +61,8 @@ async def serve(settings: Settings) -> None:
         address = await ends.enter_async_context(serve_health(settings.health_address, is_ready))
         for worker in workers:
             await ends.enter_async_context(worker)
-        renewing = asyncio.create_task(renew(connect, functools.partial(_use, workers)), name="renew-credentials")
+        take = functools.partial(_use, workers)
+        renewing = asyncio.create_task(renew(connect, take, used), name="renew-credentials")
         ends.callback(renewing.cancel)
         if settings.policy:
             use = functools.partial(_govern, [*activities.values()])

@@ -73,7 +73,7 @@ def make_activities(cluster: Cluster, settings: Settings) -> Activities:
         prometheus=settings.prometheus,
         notifier=Notifier(settings.notifications, settings.temporal_ui),
         policy=settings.the_policy,
-        slots=settings.slots,
+        slots=settings.slots_each,
         moves_at_once=settings.moves_at_once,
     )
 
@@ -88,12 +88,10 @@ def make_workers(
 
     ``activities`` are by cluster. Those under None are of targets that name no cluster.
     """
-    # The clusters share the memory that the slots need.
-    slots = max(1, settings.slots // max(1, len(activities)))
     unnamed = activities.get(None)
     cached = settings.slots if settings.max_cached_workflows is None else settings.max_cached_workflows
     workflows = _worker(
-        client, settings, settings.task_queue, slots, interceptors,
+        client, settings, settings.task_queue, interceptors,
         workflows=WORKFLOWS, activities=unnamed.all if unnamed else (),
         max_cached_workflows=cached, max_concurrent_workflow_tasks=WORKFLOW_TASKS_AT_ONCE,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -101,7 +99,7 @@ def make_workers(
         sticky_queue_schedule_to_start_timeout=STICKY_LIMIT,
     )  # fmt: skip
     clusters = [
-        _worker(client, settings, activity_queue(settings.task_queue, name), slots, interceptors, activities=each.all)
+        _worker(client, settings, activity_queue(settings.task_queue, name), interceptors, activities=each.all)
         for name, each in activities.items()
         if name is not None
     ]
@@ -109,7 +107,7 @@ def make_workers(
 
 
 def _worker(
-    client: temporalio.client.Client, settings: Settings, task_queue: str, slots: int,
+    client: temporalio.client.Client, settings: Settings, task_queue: str,
     interceptors: Sequence[temporalio.worker.Interceptor], **more: Any,
 ) -> Worker:  # fmt: skip
     deployment = _deployment(settings)
@@ -117,7 +115,7 @@ def _worker(
         client,
         task_queue=task_queue,
         interceptors=interceptors,
-        max_concurrent_activities=slots,
+        max_concurrent_activities=settings.slots_each,
         # A watch that moves sends a heartbeat this often: a cancelled one learns of it by the answer.
         max_heartbeat_throttle_interval=timedelta(seconds=2),
         default_heartbeat_throttle_interval=timedelta(seconds=2),

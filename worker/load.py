@@ -3,11 +3,13 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
+from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from worker.limits import memory_used_mib
@@ -47,7 +49,8 @@ class Load(Interceptor):
     """Counts the slots in use, and measures memory and the event loop until it is cancelled."""
 
     def __init__(self, slots: int, memory_mib: float, meter: metrics.Meter | None = None) -> None:
-        self.used = 0
+        self.running = Counter[str]()
+        """Activities by their task queue: each has these slots."""
         self._tasks = 0
         self._slots = Level(
             "slots are in use", slots,
@@ -61,6 +64,11 @@ class Load(Interceptor):
         self._longest_s = 0.0
         self._reported_at = float("-inf")
         self._register(meter or metrics.get_meter("segue"))
+
+    @property
+    def used(self) -> int:
+        """The slots in use, in the queue that uses most."""
+        return max(self.running.values(), default=0)
 
     def _register(self, meter: metrics.Meter) -> None:
         self._late = meter.create_histogram(
@@ -121,8 +129,9 @@ class _Counting(ActivityInboundInterceptor):
         self._load = load
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's
-        self._load.used += 1
+        queue = activity.info().task_queue
+        self._load.running[queue] += 1
         try:
             return await super().execute_activity(input)
         finally:
-            self._load.used -= 1
+            self._load.running[queue] -= 1

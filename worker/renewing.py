@@ -25,12 +25,14 @@ log = logging.getLogger(__name__)
 Connect = Callable[[], Awaitable[Client]]
 
 
-async def renew(connect: Connect, use: Callable[[Client], None]) -> NoReturn:
+async def renew(
+    connect: Connect, use: Callable[[Client], None], used: tuple[object, ...] | None = None
+) -> NoReturn:  # fmt: skip
     """Read the credentials again and again; if they changed, connect with them, and ``use`` that client from then on.
 
-    While new ones cannot be used (only the certificate is replaced, and not yet its key), the present client stays.
+    ``used`` are those of the present client; None for those that are there now. While new ones cannot be used (only the
+    certificate is replaced, and not yet its key), the present client stays.
     """
-    used: tuple[object, ...] | None = None
 
     async def check() -> None:
         nonlocal used

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
         """
         return slots(self.max_concurrent_activities, memory_limit_mib())
 
+    @property
+    def slots_each(self) -> int:
+        """How many of them each cluster has, and targets that name none: they share the memory that slots need."""
+        shares = len(self.clusters) + any(each.default for each in self.clusters.values())
+        return max(1, self.slots // max(1, shares))
+
     @cached_property
     def the_policy(self) -> Policy:
         """The policy in the file that ``policy`` names.

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.events import happened, refusal_of
 from activities.gates.base import GateContext
-from segue.errors import Conflict, NotFound, Refused
+from segue.errors import Conflict, NotFound, Refused, SegueError
 from segue.gates.question import Question, measurement_key, question_of, rollout_key, unanswered
 from segue.gates.verdict import Result, Verdict, VerdictEvidence
 from segue.masking import masked, tail
@@ -29,6 +30,8 @@ PATIENCE_S = 60.0
 POLL_S = 1.0
 MAX_LINES, LAST_LINES = 20, 3
 _CONTAINER = "gate"
+_UNKNOWN = "ContainerStatusUnknown"
+"""The kubelet's reason, with exit code 137, for a container that never started until its pod ended, or was lost."""
 _APART = "keep sidecars out of it by a label under job.labels, such as sidecar.istio.io/inject"
 
 
@@ -96,10 +99,18 @@ class JobAsker:
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
-        waiting = waiting_of(pods[-1]) if pods else "it has no pod yet"
+        waiting = waiting_of(pods[-1]) if pods else await self._unmade(namespace, name)
         if waiting:
             return unanswered(gate.name, f"Job {name} is not running: {waiting}")
         return Verdict(gate=gate.name, result=Result.INCONCLUSIVE, why=f"Job {name} {running_of(pods[-1])}")
+
+    async def _unmade(self, namespace: str, name: str) -> str:
+        """Return why a Job has no pod. Only its events tell, and the right to list them is optional."""
+        try:
+            found = await self._cluster.warnings(namespace, "Job", name)
+        except SegueError:
+            found = []
+        return refusal_of(max(found, key=happened)) if found else "it has no pod yet"
 
     async def _pods(self, namespace: str, name: str) -> list[Object]:
         found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
@@ -179,7 +190,8 @@ def _variable(name: str, value: str | EnvFrom) -> Object:
 def ended_of(pod: Object) -> Object | None:
     """Return how the gate's container ended; None if it never ran, or still runs. Admission may add others."""
     own = (s for s in pod.get("status", {}).get("containerStatuses", []) if s["name"] == _CONTAINER)
-    return next((s["state"]["terminated"] for s in own if "terminated" in s.get("state", {})), None)
+    ends = (s["state"]["terminated"] for s in own if "terminated" in s.get("state", {}))
+    return next((ended for ended in ends if ended.get("reason") != _UNKNOWN), None)
 
 
 def _added_to(pod: Object) -> str:
@@ -196,13 +208,15 @@ def running_of(pod: Object) -> str:
 
 
 def judged_failure(gate: str, name: str, pods: list[Object], condition: Object) -> Verdict:
-    """Return the verdict of a Job that failed. It is evidence only if the gate's own container failed."""
-    found = [(pod, state) for pod in pods if (state := ended_of(pod)) is not None]
-    if not found:
-        if pods:
-            return unanswered(gate, f"Job {name} failed, and its pod never ran: {waiting_of(pods[-1])}")
+    """Return the verdict of a Job that failed. It is evidence only if the gate's own container failed.
+
+    The last pod decides: Kubernetes creates another one only after a disruption, which is no failure.
+    """
+    if not pods:
         return failed(gate, name, {}, condition)
-    pod, ended = found[-1]
+    ended = ended_of(pod := pods[-1])
+    if ended is None:
+        return unanswered(gate, f"Job {name} failed, and its container did not run to its end: {waiting_of(pod)}")
     if ended.get("exitCode") == 0:
         why = f"Job {name} failed although its container succeeded: {_added_to(pod)} did not; {_APART}"
         return unanswered(gate, why)

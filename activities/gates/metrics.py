@@ -15,13 +15,14 @@ from segue.gates import Result, Verdict, VerdictEvidence
 from segue.gates.asking import Grid, SideName, Window, grid, windows
 from segue.gates.measured import MeasuredAnswer, joined
 from segue.judging import Evidence as Measured
-from segue.judging import Series, judge
+from segue.judging import Series, ValueSeries, judge
 from segue.judging.evidence import MAX_EDGES
 from segue.spec.metrics import Metric
 
 STALE_INTERVALS = 3
 """A side with replicas and no sample for this many intervals is no longer measured (as in ``judging``)."""
 _QUERY_SHOWN = 400
+_IDLE = "without requests, a mean or a quantile has no samples"
 
 
 class _Side(NamedTuple):
@@ -102,7 +103,10 @@ def _refuse_stale(sides: Mapping[SideName, _Side], context: GateContext) -> None
         newest = max((i for i, each in enumerate(intervals) if each is not None), default=None)
         if newest is not None and there[name] and len(intervals) - 1 - newest >= STALE_INTERVALS:
             late = len(intervals) - 1 - newest
-            raise Unanswered(f"the newest sample of the {name} side is {late} intervals old: is it still scraped?")
+            idle = f"; {_IDLE}" if isinstance(side.series, ValueSeries) else ""
+            raise Unanswered(
+                f"the newest sample of the {name} side is {late} intervals old: is it still scraped?{idle}"
+            )
 
 
 def _texts(gate: Metric, sides: Mapping[SideName, _Side]) -> dict[str, str]:

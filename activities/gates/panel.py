@@ -33,6 +33,8 @@ class _Question(NamedTuple):
 
     owner: str
     gate: str
+    since: float
+    """When the gate's sitting began: after a retarget, or a resume, the numbers begin at 0 again."""
     number: int
 
 
@@ -62,7 +64,7 @@ class Panel:
         """Start asking the gates that are due, and return the answers so far. Each new answer calls ``wake``."""
         rules, state = request.rules, request.state
         wanted = {
-            _Question(state.owner, gate.name, tally.measurements): (gate, tally)
+            _Question(state.owner, gate.name, tally.since, tally.measurements): (gate, tally)
             for gate, tally in due(rules, state, now)
         }
         self._forget(state.owner, wanted, now)

@@ -120,9 +120,9 @@ class Believer:
             return seen
         room = self._room(key, target, now)
         room.wake = wake
-        self._keep(room, rules, state, seen.pods.new)
-        ready = self._ready(rules, seen, now)
         fresh, room.looked_at = now - room.looked_at > GAP_S + rested_s, now
+        self._keep(room, state, seen.pods.new, fresh=fresh)
+        ready = self._ready(rules, seen, now)
         if rules.load_failures is not None:
             room.loads.look(rules.load_failures, seen.pods, now, wake)
         if rules.serving is not None:
@@ -158,10 +158,13 @@ class Believer:
             _drop(room, list(room.answers))
 
     @staticmethod
-    def _keep(room: _Room, rules: Rules, state: State, new: tuple[Replica, ...]) -> None:
-        """Keep what is known of present replicas. After a hold ends, failed replicas are checked again."""
+    def _keep(room: _Room, state: State, new: tuple[Replica, ...], *, fresh: bool) -> None:
+        """Keep what is known of present replicas. After a hold ends, failed replicas are checked again.
+
+        Another worker may have watched the hold.
+        """
         there = {r.incarnation for r in new}
-        goes_on, room.was_stopped = room.was_stopped and state.unresolved is None, state.unresolved is not None
+        goes_on, room.was_stopped = (room.was_stopped or fresh) and not state.unresolved, bool(state.unresolved)
         _drop(room, [k for k, a in room.answers.items() if k not in there or (goes_on and a.hopeless)])
 
     @staticmethod

@@ -83,6 +83,8 @@ _CLUSTER = 'envoy_cluster_name=~"(.*[^a-z0-9-])?{{service}}([^a-z0-9-].*)?"'
 _INGRESS = 'service="{{service}}"'
 _DESTINATION = 'reporter="destination"'
 _OPENAI = 'handler=~"/v1/.*"'
+_SGLANG_SERVED = 'endpoint=~"/(v1/.*|generate|encode|classify)"'
+"""It also counts probes, whose answer is 503 while it starts and stops, and scrapes."""
 
 _ROWS = (
     Preset("vllm/errors", "answers with a 5xx", "counts",
@@ -101,7 +103,8 @@ _ROWS = (
     Preset("vllm/queue", "requests in the queue, a replica", "value", (level("vllm:num_requests_waiting"),),
            source=_VLLM),
     Preset("sglang/errors", "answers with a 5xx", "counts",
-           (grew("sglang:http_responses_total", 'status_code=~"5.."'), grew("sglang:http_responses_total")),
+           (grew("sglang:http_responses_total", _SGLANG_SERVED, 'status_code=~"5.."'),
+            grew("sglang:http_responses_total", _SGLANG_SERVED)),
            note="needs --enable-metrics, as do all of SGLang's", source="python/sglang/srt/utils (sgl-project/sglang)"),
     Preset("sglang/aborts", "aborted requests", "counts",
            (grew("sglang:num_aborted_requests_total"), grew("sglang:num_requests_total")), source=_SGLANG),

@@ -63,6 +63,14 @@ def test_refused_input_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert answer.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a user without a home, and as a full disk."""
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/state")
+    answer = run("down", "--name", "absent")
+    assert answer.returncode == 1
+    assert answer.stderr == "error: [Errno 20] Not a directory: '/dev/null/state/segue/local'\n"
+
+
 def test_missing_go_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
     """An error says what prevents it, without a traceback."""
     code = (

@@ -156,6 +156,20 @@ async def test_a_wrong_answer_fails_after_its_tries(believer: Believer, pod: Pod
     await until(lambda: proven(look(believer, rules, pod.replica())) == 1)
 
 
+async def test_a_failed_replica_is_asked_again_after_a_hold_that_another_worker_watched(
+    believer: Believer, pod: Pod
+) -> None:
+    """A person resumed the rollout, and it came back to the worker that saw the failure."""
+    pod.says = lambda _: web.json_response({"version": "v1"})
+    rules = pod.rules(tries=1)
+    look(believer, rules)
+    await until(lambda: hopeless(look(believer, rules, pod.replica())))
+    pod.says = lambda _: web.json_response({"version": "v2"})
+    later = time.time() + GAP_S + 1
+    assert look(believer, rules, pod.replica(), now=later) is None, "nothing is decided before it has answered"
+    await until(lambda: proven(look(believer, rules, pod.replica(), now=later)) == 1)
+
+
 async def test_a_try_that_succeeds_is_enough(believer: Believer, pod: Pod) -> None:
     """Failures before it are forgotten; warm-ups never count."""
     pod.says = lambda _: web.Response(status=200 if pod.requests > 3 else 500, text='{"version": "v2"}')

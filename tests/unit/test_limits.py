@@ -2,9 +2,11 @@
 
 import asyncio
 import itertools
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from kubernetes.aio import client
 from activities.cluster import Cluster
 from activities.credentials import Credentials
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
+from segue.clusters import Access
 from segue.errors import NotAllowed, NotFound, Refused, Unreachable
 
 UNDO, PROGRESS, START = Urgency
@@ -201,6 +204,31 @@ async def connected(address: client.Configuration) -> AsyncIterator[Cluster]:
         yield cluster
     finally:
         await cluster.close()
+
+
+async def test_a_request_to_a_pod_has_the_present_credentials(unused_tcp_port: int, tmp_path: Path) -> None:
+    """A worker may send nothing else for as long as its streams last, and a plugin's token is valid for minutes."""
+    file = tmp_path / "kubeconfig"
+
+    def write(token: str) -> None:
+        server = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{unused_tcp_port}"}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+        user = {"name": "u", "user": {"token": token}}
+        found = {"clusters": [server], "contexts": [context], "users": [user], "current-context": "c"}
+        file.write_text(json.dumps(found))
+
+    write("the first")
+    credentials = await Credentials.read(Access(kubeconfig=str(file)))
+    write("the renewed one")
+    credentials._due_at = 0.0
+    cluster = Cluster(credentials)
+    try:
+        with pytest.raises(Unreachable):
+            async with cluster.ask_pod("n", "p:80", "GET", "/", None, {}, 1.0):
+                pass
+    finally:
+        await cluster.close()
+    assert credentials.configuration.api_key == {"BearerToken": "Bearer the renewed one"}
 
 
 LWS = "leaderworkersets.leaderworkerset.x-k8s.io/v1"

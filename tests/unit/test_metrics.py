@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import pytest
@@ -14,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from segue_local.certs import Authority
 
+from activities.gates.metrics import _refuse_stale, _Side
 from activities.gates.prometheus import Prometheus, PrometheusSettings, read_matrix
 from segue.errors import Refused, Unanswerable, Unanswered
 from segue.gates.asking import MAX_WINDOWS, Grid, duration, grid, windows
@@ -269,6 +271,24 @@ def test_the_grid_is_aligned_to_where_evidence_begins() -> None:
     assert (duration(1.0), duration(1.5)) == ("1s", "1500ms")
 
 
+@pytest.mark.parametrize(
+    ("series", "why"),
+    [
+        (CountSeries(intervals=(Count(bad=0, total=9), None, None, None)), "is it still scraped?"),
+        (
+            ValueSeries(intervals=(1.0, None, None, None)),
+            "scraped?; without requests, a mean or a quantile has no samples",
+        ),
+    ],
+)
+def test_a_side_without_new_samples_is_no_evidence(series: Any, why: str) -> None:
+    """A lull looks the same as a broken scrape where zero requests have no number."""
+    context: Any = SimpleNamespace(seen=SimpleNamespace(pods=Pods(old=(OLD,))))
+    with pytest.raises(Unanswered, match="the newest sample of the old side is 3 intervals old") as caught:
+        _refuse_stale({"old": _Side(series)}, context)
+    assert str(caught.value).endswith(why)
+
+
 # --- presets ---
 
 _BALANCED = {")": "(", "}": "{", "]": "["}
@@ -294,6 +314,23 @@ def test_a_preset_is_well_formed(preset: Preset) -> None:
             assert re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", name)
             assert name.endswith("_bucket") is (preset.kind == "histogram")
     Metric.model_validate({"name": "m", "preset": preset.name, "judge": JUDGE})
+
+
+@pytest.mark.parametrize(
+    ("preset", "path"),
+    [
+        ("vllm/errors", "/v1/completions"),
+        ("sglang/errors", "/v1/chat/completions"),
+        ("sglang/errors", "/generate"),
+        ("mlserver/errors", "/v2/models/{model_name}/infer"),
+    ],
+)
+def test_probes_and_scrapes_are_no_users_requests(preset: str, path: str) -> None:
+    """These servers count every answer. A server that starts answers its probes with 503."""
+    for query in PRESETS[preset].queries:
+        (counted,) = re.findall(r'(?:handler|endpoint|path)=~"([^"]*)"', query)
+        others = ("/health", "/health_generate", "/metrics", "/metrics/", "/v2/health/ready")
+        assert re.fullmatch(counted, path) and not any(re.fullmatch(counted, each) for each in others)
 
 
 # --- what is answered ---

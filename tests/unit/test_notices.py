@@ -3,11 +3,19 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 
+from activities.clock import Clock
+from activities.cluster import Cluster
 from activities.notifying import Notifier
+from activities.rollout import Activities
+from segue.contract import NotifyInput
 from segue.errors import Refused
 from segue.gates.webhook_settings import Webhook
 from segue.notices import FIELDS, MAX_REASON, Notice, Noticed, Receiver, Service, cloud_event, notice_of, text, title
@@ -175,6 +183,30 @@ def test_an_address_file_is_read_as_windows_saves_it(tmp_path: Path, content: by
     file = tmp_path / "address"
     file.write_bytes(content)
     assert told in refusal_of(Service(address_file=file), is_refused=bool(told))
+
+
+async def test_the_address_of_a_receiver_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may hold a secret, and aiohttp repeats it where the answer is not HTTP, as of a port for TLS."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x15\x03\x01\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    key = tmp_path / "key"
+    key.write_text("key")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/services/cccc"
+    notifier = Notifier({"team": Webhook.model_validate({"url": url, "secret_file": key})})
+    given = status(phase=P.COMPLETED)
+    notice = notice_of(given, Event.COMPLETED, number=1, at=0.0, kind="Deployment", cluster="default", run_id="r")
+    activities = Activities(cast("Cluster", SimpleNamespace(clock=Clock())), notifier=notifier)
+    try:
+        with pytest.raises(ApplicationError, match="the receiver team cannot be reached: its answer is not valid HTTP"):
+            await ActivityEnvironment().run(activities.notify, NotifyInput(receiver="team", notice=notice))
+    finally:
+        notifier.close()
+        server.close()
+    assert "the receiver team" in caplog.text and "cccc" not in caplog.text
 
 
 def test_a_webhook_without_a_key_is_refused(tmp_path: Path) -> None:

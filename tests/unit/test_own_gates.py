@@ -1,18 +1,25 @@
 """Gates of one's own: what they receive, what they may answer, how it is signed, and what is masked in it."""
 
+import asyncio
 import json
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from activities.gates.jobs import ended_of, failed, job_of, judged_failure, running_of, waiting_of
-from segue.errors import Unanswered
+from activities.clock import Clock
+from activities.cluster import Cluster
+from activities.gates.base import GateContext
+from activities.gates.jobs import JobAsker, ended_of, failed, job_of, judged_failure, running_of, waiting_of
+from activities.gates.panel import Panel
+from segue.contract import WatchInput
+from segue.errors import NotAllowed, Unanswered
 from segue.gates.question import Answer, Question, measurement_key, question_of, read_answer, unanswered
 from segue.gates.tally import ALONG, Tally
-from segue.gates.verdict import Result
+from segue.gates.verdict import Result, Verdict
 from segue.gates.webhook_settings import Webhook, is_signed, signature
 from segue.masking import masked
 from segue.observation import Counts, Observation, Side, Version
@@ -104,6 +111,27 @@ def test_keys() -> None:
 
 
 # --- the answer --------------------------------------------------------------------------------------------
+
+
+class _Passing:
+    async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
+        return Verdict(gate=gate.name, result=Result.PASS, why=str(context.state.wanted))
+
+
+async def test_an_answer_of_before_a_retarget_is_not_taken() -> None:
+    """Its number begins again at 0. Another worker may have watched meanwhile, so this one still has the old answer."""
+    panel, woken = Panel({OwnGate: _Passing()}, Clock()), asyncio.Event()
+
+    def look(since: float) -> tuple[Verdict, ...]:
+        tally = Tally(gate="smoke", opened=since, sitting=0, since=since)
+        request = WatchInput(target=DeploymentTarget(name="chat"), rules=RULES, state=STATE.but(tallies=(tally,)))
+        return panel.look(request, SEEN, NOW, woken.set)
+
+    assert not look(NOW - 60)
+    await woken.wait()
+    assert look(NOW - 60)
+    assert not look(NOW - 30)
+    await panel.close()
 
 
 @pytest.mark.parametrize("verdict", list(Result))
@@ -265,6 +293,18 @@ def statuses(**ended: int | None) -> dict[str, Any]:
     return {"metadata": {"name": "p"}, "status": {"phase": "Failed", "containerStatuses": found}}
 
 
+UNSTARTED = {
+    "status": {
+        "phase": "Failed",
+        "message": "Pod was active on the node longer than the specified deadline",
+        "containerStatuses": [
+            {"name": "gate", "state": {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}}
+        ],
+    }
+}
+"""A pod whose image could not be pulled until its deadline, as the kubelet reports it (TerminatePod)."""
+
+
 @pytest.mark.parametrize(
     ("pods", "result", "counts", "why"),
     [
@@ -273,14 +313,49 @@ def statuses(**ended: int | None) -> dict[str, Any]:
         ([statuses(gate=0, istio_proxy=137)], Result.INCONCLUSIVE, False, "its container succeeded: istio-proxy did"),
         ([statuses(gate=0)], Result.INCONCLUSIVE, False, "its container succeeded: something else did not"),
         ([statuses(gate=1), statuses(gate=0, istio_proxy=1)], Result.INCONCLUSIVE, False, "keep sidecars out of it"),
-        ([statuses(envoy=1)], Result.INCONCLUSIVE, False, "its pod never ran"),
+        ([statuses(envoy=1)], Result.INCONCLUSIVE, False, "its container did not run to its end"),
+        ([statuses(gate=143), {"status": {"message": "no image"}}], Result.INCONCLUSIVE, False, "end: no image"),
+        ([UNSTARTED], Result.INCONCLUSIVE, False, "end: Pod was active on the node longer"),
         ([], Result.FAIL, True, "failed (gone)"),
     ],
 )
 def test_only_its_own_container_fails_a_job(pods: list[Any], result: Result, counts: bool, why: str) -> None:
-    """A sidecar that a mesh adds keeps the pod running until its deadline, or ends badly: the gate did not fail."""
+    """A sidecar that a mesh adds keeps the pod running until its deadline, or ends badly: the gate did not fail.
+
+    Nor did it where an eviction ended its first pod, or where no container ever started.
+    """
     found = judged_failure("smoke", "segue-a", pods, {"message": "gone"})
     assert (found.result, found.counts) == (result, counts) and why in found.why
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ([], "it has no pod yet"),
+        (NotAllowed("events is forbidden", field="events", fix="grant it"), "it has no pod yet"),
+        (
+            [
+                {"lastTimestamp": "2026-11-30T10:00:05Z", "message": 'Error creating: pods "a" is forbidden: violates'},
+                {"lastTimestamp": "2026-11-30T10:00:01Z", "message": "Error creating: the first"},
+            ],
+            'pods "a" is forbidden: violates',
+        ),
+    ],
+)
+async def test_why_a_job_has_no_pod(events: Any, why: str) -> None:
+    """Pod Security or a quota refuses its pod, and not the Job."""
+
+    async def warnings(*_: str) -> Any:
+        if isinstance(events, NotAllowed):
+            raise events
+        return events
+
+    async def pods(*_: str) -> Any:
+        return {"items": []}
+
+    asker = JobAsker(cast("Cluster", SimpleNamespace(warnings=warnings, list=pods)), lambda _: "deployments")
+    found = await asker._so_far(HOOK, "serving", "segue-a")
+    assert (found.counts, found.why) == (False, f"Job segue-a is not running: {why}")
 
 
 def test_a_job_that_a_sidecar_keeps_running() -> None:

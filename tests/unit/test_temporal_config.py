@@ -69,9 +69,10 @@ def test_tokens_are_checked_by_the_published_key() -> None:
             jwt.decode(forged, key, algorithms=["ES256"])
 
 
-def test_ports_of_members_fit_into_temporals_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the range of outgoing connections begins above it."""
-    monkeypatch.setattr("segue_local.ports._ephemeral_start", lambda: 60_000)
+@pytest.mark.parametrize("start", [60_000, 1_024])
+def test_ports_of_members_fit_into_temporals_column(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    """Also where the range of outgoing connections begins above it, or leaves no other ports."""
+    monkeypatch.setattr("segue_local.ports._ephemeral_start", lambda: start)
     assert all(port < 32_768 for port in pick([str(number) for number in range(200)]).values())
 
 

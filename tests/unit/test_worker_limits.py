@@ -1,16 +1,24 @@
 """A worker's slots follow its memory; it reports that it is near a limit before it is at it."""
 
 import asyncio
+import dataclasses
 import logging
 import time
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from pydantic import ValidationError
+from temporalio.testing import ActivityEnvironment
+from temporalio.worker import ActivityInboundInterceptor
 
+from activities.clock import Clock
+from activities.cluster import Cluster
 from segue.errors import Refused
 from worker.__main__ import serve
+from worker.compose import make_activities
 from worker.limits import FEWEST, MOST, memory_limit_mib, memory_used_mib, slots
 from worker.load import BLOCKED_S, Level, Load
 from worker.settings import Settings, load_settings
@@ -43,6 +51,34 @@ async def test_slots_that_do_not_fit_are_refused_by_the_worker_alone(monkeypatch
     settings = load_settings()
     with pytest.raises(Refused, match="needs about 1,000 MiB of memory, and this worker may use 512 MiB"):
         await serve(settings)
+
+
+@pytest.mark.parametrize(("has_default", "each"), [(False, 45), (True, 30)])
+def test_clusters_share_the_slots(each: int, *, has_default: bool) -> None:
+    """Targets that name no cluster have a queue of their own. A full share frees slots soon, not only a full worker."""
+    clusters: Any = {"west": {"context": "west", "default": has_default}, "east": {"context": "east"}}
+    settings = Settings(clusters=clusters, max_concurrent_activities=90)
+    turns = make_activities(cast("Cluster", SimpleNamespace(clock=Clock())), settings)._turns
+    assert (settings.slots_each, turns._slots) == (each, each)
+
+
+async def test_the_fullest_queue_is_reported() -> None:
+    """One cluster may be full while the others have free slots."""
+    load, found = Load(10, 1e6), list[int]()
+
+    class Inside(ActivityInboundInterceptor):
+        async def execute_activity(self, input: Any) -> None:  # noqa: A002 - the SDK's
+            found.append(load.used)
+            if input:
+                await run(input[0], input[1:])
+
+    def run(queue: str, input: Any) -> Any:  # noqa: A002
+        environment = ActivityEnvironment()
+        environment.info = dataclasses.replace(environment.info, task_queue=queue)
+        return environment.run(load.intercept_activity(Inside(cast("Any", None))).execute_activity, input)
+
+    await run("west", ["east", "west", "east"])
+    assert (found, load.used) == ([1, 1, 2, 2], 0)
 
 
 @pytest.mark.parametrize("number", [0, 9, 10_001])

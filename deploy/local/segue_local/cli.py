@@ -269,6 +269,8 @@ def _errors() -> Iterator[None]:
         yield
     except LocalStackError as error:
         _fail(error)
+    except OSError as error:  # a full disk, or a folder that may not be written
+        _fail(LocalStackError(str(error)))
 
 
 def _fail(error: LocalStackError) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segue_local.errors import LocalStackError
 
-_LOWEST = 15000
+_FIRST, _LOWEST, _ENOUGH = 1025, 15000, 1000
 _SIGNED = 2**15
 _TRIES = 2000
 
@@ -17,11 +17,13 @@ _TRIES = 2000
 def pick(names: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
     """Return a free port for each name, none of them in ``taken``. Raises ``LocalStackError`` when too few are free.
 
-    The ports are below the range of outgoing connections, so that a restarted server finds its port free, and below
-    32768: Temporal stores the ports of its members as signed numbers of 16 bits in PostgreSQL.
+    The ports are below the range of outgoing connections, so that a restarted server finds its port free, unless that
+    range leaves too few. They are below 32768: Temporal stores the ports of its members as signed numbers of 16 bits in
+    PostgreSQL.
     """
-    highest = min(_ephemeral_start(), _SIGNED) - 1
-    low = _LOWEST if highest > _LOWEST + 1000 else 1025
+    start = _ephemeral_start()
+    highest = (min(start, _SIGNED) if start > _FIRST + _ENOUGH else _SIGNED) - 1
+    low = _LOWEST if highest > _LOWEST + _ENOUGH else _FIRST
     chosen: dict[str, int] = {}
     for _ in range(_TRIES):
         if len(chosen) == len(names):
