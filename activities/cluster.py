@@ -154,10 +154,10 @@ class Cluster:
         timeout_s: float = REQUEST_TIMEOUT_S, **query: Any,
     ) -> aiohttp.ClientResponse:  # fmt: skip
         """Send one request; ``query`` are its parameters (see ``parameters``)."""
-        await self._renew()
+        await self.renew()
         version, given = self._credentials.version, parameters(**query)
         response = await self._request(method, path, given, body, content_type, timeout_s)
-        if response.status == 401 and await self._renew(refused=version):  # it was not carried out
+        if response.status == 401 and await self.renew(refused=version):  # it was not carried out
             response.release()
             response = await self._request(method, path, given, body, content_type, timeout_s)
         if response.status in {401, 403, 404} and self.was_away:
@@ -176,7 +176,7 @@ class Cluster:
         response: aiohttp.ClientResponse = answer.response
         return response
 
-    async def _renew(self, refused: int | None = None) -> bool:
+    async def renew(self, refused: int | None = None) -> bool:
         """Renew the credentials if it is time, or if this version was refused; return whether they are others."""
         renewed = await self._credentials.renew(refused)
         if self._tls_version != self._credentials.tls_version:
@@ -373,7 +373,6 @@ class Cluster:
             Unreachable: when the API server does not answer.
         """
         where = f"{path_of('pods/proxy', namespace, name)}{path}"
-        await self._renew()
         with _translated(f"pod {namespace}/{name}"):
             sent: tuple[Any, ...] = await self._api.param_serialize(
                 method, where, header_params=headers, auth_settings=["BearerToken"]

@@ -164,6 +164,7 @@ class ProxyReach:
                 place.namespace, name, request.method, request.path, encoded(request), sent, timeout_s
             )
 
+        await self._cluster.renew()  # before the time of the pod's answer begins: a plugin may take long
         try:
             return _proxied(await timed(send, request, timeout_s))
         except NotAllowed as error:

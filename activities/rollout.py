@@ -255,7 +255,8 @@ class Activities:
             prepared = await with_namespace_labels(self._cluster, policy, request.target, prepared)
             prepared = self._governed(policy, request, prepared)
             self._believer.refuse(request.rules, prepared.wanted)
-            await self._own.refuse(request.target, request.rules)
+            told = await self._own.refuse(request.target, request.rules)
+            prepared = prepared.model_copy(update={"warnings": (*prepared.warnings, *told)})
             return await linted(self._cluster, self._rooms.capacity, lever, request, prepared)
 
     def _governed(self, policy: Policy, request: PrepareInput, prepared: Prepared) -> Prepared:

@@ -169,6 +169,12 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=4, help="rollouts at one time")
     parser.add_argument("--minutes", type=float, default=60)
     given = parser.parse_args()
+    if given.targets < given.at_once:
+        parser.error(f"--targets: {given.targets} cannot be rolled {given.at_once} at one time")
+    if given.minutes * 60 < PARTS * SAMPLE_S:
+        parser.error(
+            f"--minutes: {given.minutes:g} leaves a part without a sample; give {PARTS * SAMPLE_S / 60:g} or more"
+        )
     with plain_stack("long") as stack:
         return asyncio.run(measure(stack, given))
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from activities.cluster import Cluster, Object
+from activities.cluster import POD_SECURITY, Cluster, Object, warnings
 from activities.events import happened, refusal_of
 from activities.gates.base import GateContext
 from segue.errors import Conflict, NotFound, Refused, SegueError
@@ -41,8 +41,8 @@ class JobAsker:
     def __init__(self, cluster: Cluster, resource_of: Callable[[Target], str]) -> None:
         self._cluster, self._resource_of = cluster, resource_of
 
-    async def refuse(self, gate: JobGate, target: Target, field: str) -> None:
-        """Refuse a Job that the API server does not accept.
+    async def refuse(self, gate: JobGate, target: Target, field: str) -> tuple[str, ...]:
+        """Refuse a Job that the API server does not accept; return a warning if it would not accept the Job's pod.
 
         Raises:
             Refused: names the fix.
@@ -50,9 +50,11 @@ class JobAsker:
         namespace = target.namespace
         try:
             made = job_of(gate, "segue-gate-tried", {}, {}, await self._owner(target))
-            await self._cluster.create("jobs", namespace, made, dry_run=True)
+            with warnings() as received:
+                await self._cluster.create("jobs", namespace, made, dry_run=True)
         except Refused as error:
             raise Refused(error.why, field=f"{field}.job", fix="correct it so that the API server takes it") from error
+        return tuple(f"{field}.job: {each}" for each in received if POD_SECURITY in each)
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Create or find the Job, and judge its end.

@@ -25,20 +25,22 @@ class OwnAsker:
         self._webhooks = WebhookAsker(webhooks)
         self._plugins = PluginAsker()
 
-    async def refuse(self, target: Target, rules: Rules) -> None:
-        """Refuse at the start a gate that could not be evaluated later.
+    async def refuse(self, target: Target, rules: Rules) -> tuple[str, ...]:
+        """Refuse at the start a gate that could not be evaluated later, and return warnings of others.
 
         Raises:
             Refused: names field, value and fix.
         """
+        told: tuple[str, ...] = ()
         for index, gate in enumerate(rules.gates):
             field = f"spec.gates[{index}]"
             if gate.job is not None:
-                await self._jobs.refuse(gate.job, target, field)
+                told += await self._jobs.refuse(gate.job, target, field)
             if gate.webhook is not None:
                 self._webhooks.refuse(gate.webhook, field)
             if gate.plugin is not None:
                 self._plugins.refuse(gate.plugin, field)
+        return told
 
     async def ask(self, gate: OwnGate, context: GateContext) -> Verdict:
         """Ask the gate, and return its verdict."""

@@ -42,7 +42,12 @@ def buckets(series: str, *labels: str, scope: str = "{{side}}", formerly: str = 
     newer, older = (
         f"sum by (le) (increase({name}_bucket{{{matchers}}}[{{{{interval}}}}]))" for name in (series, formerly)
     )
-    return f"{newer} or ({older} unless on () {newer})" if formerly else newer
+    return first_with_data(newer, older) if formerly else newer
+
+
+def first_with_data(first: str, second: str) -> str:
+    """Return the first query of several series, or the second one when the first has no data."""
+    return f"{first} or ({second} unless on () {first})"
 
 
 def either(newer: str, older: str) -> str:
@@ -78,9 +83,11 @@ _ISTIO = "istio.io/latest/docs/reference/config/metrics"
 _ENVOY = "envoyproxy.io/docs: cluster manager statistics"
 _GAIE = "site-src/guides/metrics-and-observability.md (kubernetes-sigs/gateway-api-inference-extension)"
 _NGINX = "docs/user-guide/monitoring.md (kubernetes/ingress-nginx)"
-_EPP = 'pod=~"{{service}}-epp-.*"'
+_EPP = 'namespace="{{namespace}}", pod=~"{{service}}-epp-.*"'
 _CLUSTER = 'envoy_cluster_name=~"(.*[^a-z0-9-])?{{service}}([^a-z0-9-].*)?"'
-_INGRESS = 'service="{{service}}"'
+_INGRESS = 'service="{{service}}", namespace="{{namespace}}"'
+_INGRESS_RELABELLED = 'service="{{service}}", exported_namespace="{{namespace}}"'
+"""The same where the scrape has put its own label of that name before it (without ``honor_labels``)."""
 _DESTINATION = 'reporter="destination"'
 _OPENAI = 'handler=~"/v1/.*"'
 _SGLANG_SERVED = 'endpoint=~"/(v1/.*|generate|encode|classify)"'
@@ -197,10 +204,14 @@ _ROWS = (
            (buckets("inference_objective_normalized_time_per_output_token_seconds", scope=_EPP),), "s",
            note="as inference-extension/errors", source=_GAIE),
     Preset("nginx/errors", "answers with a 5xx, at ingress-nginx", "counts",
-           (grew("nginx_ingress_controller_requests", 'status=~"5.."', scope=_INGRESS),
-            grew("nginx_ingress_controller_requests", scope=_INGRESS)), source=_NGINX),
+           (either(grew("nginx_ingress_controller_requests", 'status=~"5.."', scope=_INGRESS),
+                   grew("nginx_ingress_controller_requests", 'status=~"5.."', scope=_INGRESS_RELABELLED)),
+            either(grew("nginx_ingress_controller_requests", scope=_INGRESS),
+                   grew("nginx_ingress_controller_requests", scope=_INGRESS_RELABELLED))), source=_NGINX),
     Preset("nginx/latency", "whole requests, at ingress-nginx", "histogram",
-           (buckets("nginx_ingress_controller_request_duration_seconds", scope=_INGRESS),), "s", source=_NGINX),
+           (first_with_data(buckets("nginx_ingress_controller_request_duration_seconds", scope=_INGRESS),
+                         buckets("nginx_ingress_controller_request_duration_seconds", scope=_INGRESS_RELABELLED)),),
+           "s", source=_NGINX),
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ROWS}

@@ -16,8 +16,11 @@ from kubernetes.aio import client
 from activities.cluster import Cluster
 from activities.credentials import Credentials
 from activities.limits import AT_ONCE, MOST, WITHOUT_UNDO, Places, Urgency, urgent
+from activities.pod_http import PodEndpoint, ProxyReach
+from activities.probes.base import ProbeRequest
 from segue.clusters import Access
 from segue.errors import NotAllowed, NotFound, Refused, Unreachable
+from segue.replica import Replica
 
 UNDO, PROGRESS, START = Urgency
 
@@ -223,9 +226,8 @@ async def test_a_request_to_a_pod_has_the_present_credentials(unused_tcp_port: i
     credentials._due_at = 0.0
     cluster = Cluster(credentials)
     try:
-        with pytest.raises(Unreachable):
-            async with cluster.ask_pod("n", "p:80", "GET", "/", None, {}, 1.0):
-                pass
+        place = PodEndpoint("n", Replica("p", "new"), 80)
+        assert (await ProxyReach(cluster).ask(place, ProbeRequest("GET", "/"), {}, 1.0)).unsent
     finally:
         await cluster.close()
     assert credentials.configuration.api_key == {"BearerToken": "Bearer the renewed one"}

@@ -225,8 +225,11 @@ def test_all_variables_have_values() -> None:
     routed = Rules.model_validate({"strategy": {"traffic": ROUTE}})
     m = metric(preset="nginx/latency")
     services: tuple[tuple[Literal["old", "new"], str], ...] = (("old", "a"), ("new", "b"))
-    assert [windows(m, side, CHAT, routed, PODS, grid(m, 0, 90))[0].queries[0].count(f'service="{service}"')
-            for side, service in services] == [1, 1]  # fmt: skip
+    for side, service in services:
+        [query] = windows(m, side, CHAT, routed, PODS, grid(m, 0, 90))[0].queries
+        found = {*re.findall(r"_bucket{(.*?)}", query)}
+        own = [f'service="{service}", {label}="{CHAT.namespace}"' for label in ("namespace", "exported_namespace")]
+        assert found == {*own}, "and of no Service of that name in another namespace"
 
 
 def test_the_old_side_of_a_pair_is_its_old_deployment() -> None:
@@ -300,7 +303,7 @@ def test_a_preset_is_well_formed(preset: Preset) -> None:
     assert re.fullmatch(r"[a-z-]+/[a-z-]+", preset.name) and preset.what and preset.source
     assert len(preset.queries) == (2 if preset.kind == "counts" else 1)
     for query in preset.queries:
-        assert set(holes(query)) == {preset.scope, "interval"}
+        assert set(holes(query)) - {"namespace"} == {preset.scope, "interval"}
         stack: list[str] = []
         for letter in re.sub(r'"[^"]*"', "", query):
             if letter in _BALANCED.values():

@@ -8,10 +8,14 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
 from pydantic import ValidationError
 
 from activities.clock import Clock
 from activities.cluster import Cluster
+from activities.credentials import Credentials
 from activities.gates.base import GateContext
 from activities.gates.jobs import JobAsker, ended_of, failed, job_of, judged_failure, running_of, waiting_of
 from activities.gates.panel import Panel
@@ -326,6 +330,27 @@ def test_only_its_own_container_fails_a_job(pods: list[Any], result: Result, cou
     """
     found = judged_failure("smoke", "segue-a", pods, {"message": "gone"})
     assert (found.result, found.counts) == (result, counts) and why in found.why
+
+
+async def test_a_job_whose_pod_the_api_server_will_refuse_is_told_at_the_start() -> None:
+    """It takes the Job, and warns: Pod Security refuses only the pod, when the gate is asked."""
+    violates = 'would violate PodSecurity "restricted:latest": runAsNonRoot != true'
+
+    async def answer(request: web.Request) -> web.Response:
+        escaped = violates.replace('"', '\\"')
+        headers = {"Warning": f'299 - "{escaped}"'} if request.method == "POST" else {}
+        return web.json_response(
+            {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"uid": "u"}}, headers=headers
+        )
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        cluster = Cluster(Credentials(client.Configuration(host=f"http://{server.host}:{server.port}")))
+        asker = JobAsker(cluster, lambda _: "deployments")
+        told = await asker.refuse(JobGate(image="a:1"), DeploymentTarget(name="chat"), "spec.gates[0]")
+        await cluster.close()
+    assert told == (f"spec.gates[0].job: {violates}",)
 
 
 @pytest.mark.parametrize(
