@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from kubernetes import client, config
 from segue_local import LocalStackError, Node, Refused, Stack, node_is_possible, processes
 from segue_local.archive import write_programs
 from segue_local.node import cgroups, machine, network
-from segue_local.node.servers import NODE_PARTS
+from segue_local.node.servers import NODE_PARTS, admit_program
 from segue_local.parts import PARTS, RELAY
 from segue_local.paths import state_dir
 
@@ -32,6 +33,16 @@ needs_node = pytest.mark.skipif(HINDRANCE is not None, reason=f"no real node her
 IMAGE = "segue.test/web:1"
 ACCELERATOR = "example.com/accelerator"
 ADMITTED = "admitted"
+
+
+def test_the_plugin_runs_where_paths_have_blanks(tmp_path: Path) -> None:
+    home, plugin = tmp_path / "a home", tmp_path / "admit"
+    home.mkdir()
+    (home / "python").symlink_to(sys.executable)
+    plugin.write_text(admit_program(str(home / "python")))
+    plugin.chmod(0o700)
+    asked = subprocess.run([str(plugin)], env={"CNI_COMMAND": "VERSION"}, capture_output=True, text=True, check=True)
+    assert json.loads(asked.stdout)["cniVersion"] == "1.0.0"
 
 
 def core(stack: Stack) -> Any:

@@ -1,7 +1,7 @@
 """A CNI plugin behind ``ptp``: admits the pods of some namespaces to the API server and to Temporal.
 
-The node's runtime runs it before a pod's first container, so a program in the pod never finds the way closed. It stands
-alone: the node writes it with its interpreter in the first line.
+The node's runtime runs it before a pod's first container, so a program in the pod never finds the way closed. It
+imports nothing of the stack, because it runs for each pod.
 """
 
 import json

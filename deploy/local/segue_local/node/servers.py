@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class NodeServers:
             write_private(folder / name, text.encode())
         (folder / "cni-bin").mkdir(mode=0o700)
         plugin = folder / "cni-bin" / ADMIT.stem
-        plugin.write_text(f"#!{sys.executable} -I\n{ADMIT.read_text()}")
+        plugin.write_text(admit_program(sys.executable))
         plugin.chmod(0o700)
         command = ["/bin/busybox", "sleep", "2147483647"]
         write_programs({"bin/busybox": BUSYBOX.read_bytes()}, _PAUSE, command, folder / "pause.tar")
@@ -240,6 +241,11 @@ use_internal_loopback = true
 [plugins.'io.containerd.nri.v1.nri']
 disable = true
 """
+
+
+def admit_program(interpreter: str) -> str:
+    """Return the program that runs ``admit.py``. A first line with the interpreter's path could have no blank in it."""
+    return f"#!/bin/sh\nexec {shlex.quote(interpreter)} -I {shlex.quote(str(ADMIT))}\n"
 
 
 def _cni(pods: str, admits: Sequence[str]) -> dict[str, Any]:
