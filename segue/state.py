@@ -273,7 +273,7 @@ class State(Frozen):
     regained: int = 0
     """The old replicas requested again after a loss of readiness: they stay until enough are ready."""
     sized: int | None = None
-    """R at the latest move, or a lower R since; None before the first move."""
+    """R at the latest move, a lower R since, or a higher one that was ready since; None before the first move."""
     before: Before | None = None
     """None if that is not known: then all replicas have to be ready."""
     wrote: tuple[Wrote, ...] = ()

@@ -18,7 +18,7 @@ from segue.replica import Pods, Replica
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
 from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
-from segue.transition import WRITTEN, applied, denied
+from segue.transition import WRITTEN, applied, denied, learned
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -358,6 +358,17 @@ def test_what_a_resize_adds_is_not_lost() -> None:
     """Replicas that a resize adds may load: no old one is added for them."""
     grown = see(5, 5, proven=2, replicas=10)
     assert decide(HALF, ASKED.but(sized=7), grown, NOW).act is Act.WAIT
+
+
+@pytest.mark.parametrize("sized", [0, 4])
+def test_what_a_resize_added_is_protected_once_it_is_ready(sized: int) -> None:
+    """Also after a sleep, and while nothing moves: the floor is that of the present R."""
+    state = ASKED.but(sized=sized)
+    loads, whole = see(5, 5, ready=2, replicas=10), see(5, 5, replicas=10)
+    lost = see(5, 5, proven=1, replicas=10, lost_since=NOW)
+    assert decide(HALF, learned(state, loads), lost, NOW).act is Act.WAIT
+    decision = decide(HALF, learned(state, whole), lost, NOW)
+    assert (decision.act, decision.counts) == (Act.SCALE, (8, 5))
 
 
 def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
