@@ -324,10 +324,8 @@ def _(message: Resume, state: State, now: float) -> State:
         if message.break_glass:
             return state
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
-    # A resume after a failure evaluates the gates again, and forgives the pods that ended.
-    again: dict[str, Any] = {} if state.unresolved is None else {"tallies": (), "resumed_at": now}
-    return state.but(paused="", unresolved=None, altered=0, progress_at=now, **again).noted(
-        now, "resumed", message.reason, message.by
+    return (
+        state.resolved(now).but(paused="", altered=0, progress_at=now).noted(now, "resumed", message.reason, message.by)
     )
 
 

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
 from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
+from segue.gates import Result, Verdict
 from segue.gates.standing import due
 from segue.gates.tally import Tally
+from segue.messages import Resume, Settle, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.replica import Pods, Replica
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
-from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
+from segue.state import Before, Goal, Mark, Outcome, Phase, Reached, State, requested
 from segue.transition import WRITTEN, applied, denied, learned
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
@@ -500,6 +502,20 @@ def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, token: str) 
     """Before the claim the owner of the target may change how its own controller rolls it."""
     state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", token="False 2 0"))
     assert state.mark == Mark(template="v0", token=token)
+
+
+def test_a_settle_answers_a_failed_gate() -> None:
+    """The rollout is paused then; the gate would hold it again at once. The resume evaluates it again."""
+    rules = Rules.model_validate({"gates": [{"name": "ours", "webhook": {"name": "ours"}, "onFailure": "pause"}]})
+    [gate] = rules.repeated_gates
+    failed = Tally(gate="ours", opened=NOW).after(gate, Verdict(gate="ours", result=Result.FAIL, why="no"), NOW)
+    state = MOVING.but(tallies=(failed,), waypoint=None)
+    held = applied(rules, state, see(2, 2), decide(rules, state, see(2, 2), NOW), NOW)
+    assert held.phase is Phase.HELD
+    settling = receive(Settle(), held, NOW)
+    after = applied(rules, settling, see(2, 2), decide(rules, settling, see(2, 2), NOW), NOW, Written(done=True))
+    assert (after.phase, decide(rules, after, see(2, 2), NOW).act) == (Phase.PAUSED, Act.WAIT)
+    assert decide(rules, receive(Resume(), after, NOW), see(2, 2), NOW).gates == ("ours",)
 
 
 def test_a_settled_rollout_goes_on_after_a_resume() -> None:
