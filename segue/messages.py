@@ -324,10 +324,8 @@ def _(message: Resume, state: State, now: float) -> State:
         if message.break_glass:
             return state
         raise _refused(message, "the rollout is not paused", "see `segue status` for what it waits for")
-    # A resume after a failure evaluates the gates again, and forgives the pods that ended.
-    again: dict[str, Any] = {} if state.unresolved is None else {"tallies": (), "resumed_at": now}
-    return state.but(paused="", unresolved=None, altered=0, progress_at=now, **again).noted(
-        now, "resumed", message.reason, message.by
+    return (
+        state.resolved(now).but(paused="", altered=0, progress_at=now).noted(now, "resumed", message.reason, message.by)
     )
 
 
@@ -362,8 +360,8 @@ def _(message: Scale, state: State, now: float) -> State:
 def _(message: Settle, state: State, now: float) -> State:
     _forward_only(message, state)
     _holdable_only(message, state)
-    if not state.claimed:
-        raise _refused(message, "nothing has moved yet", "pause or abort instead")
+    if not state.claimed or state.mark.template not in {"", state.wanted.template}:
+        raise _refused(message, "nothing of the wanted version has moved yet", "pause or abort instead")
     if state.retarget is not None:  # it is being prepared, and would take the place of the settle
         state = state.but(retarget=None, overrules=False)
     return state.but(settling=True).noted(now, "settle requested", message.reason, message.by)

@@ -98,7 +98,10 @@ def make_plan(
         stages += _stages(strategy, budget._replace(kept=replicas), counts, {})
         counts = Counts(replicas, 0)
     stages = [stage.model_copy(update={"traffic": leading.shown}) for stage in stages]
-    stages += _stages(strategy, budget, counts, _by_barrier(strategy, budget), leading, in_place=in_place)
+    waypoints = _by_barrier(strategy, budget)
+    behind = [each for barrier in sorted(waypoints) if barrier <= counts.new for each in waypoints.pop(barrier)]
+    stages = _stopped(stages, behind, counts, counts.new, leading)  # the rollout has not passed them either
+    stages += _stages(strategy, budget, counts, waypoints, leading, in_place=in_place)
     return Plan(
         replicas=replicas,
         floor=budget.floor,
@@ -122,7 +125,6 @@ def _stages(
     ``in_place``: replicas are replaced under their own numbers, by a partition.
     """
     stages: list[Stage] = []
-    waypoints = {barrier: each for barrier, each in waypoints.items() if barrier > counts.new}
     while counts != budget.end:
         barrier = min(waypoints, default=None)
         stages += leading.stages(counts, barrier) if leading else []

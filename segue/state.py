@@ -226,8 +226,8 @@ class State(Frozen):
     """The foreign change for which the rollout holds."""
     began_at: float = 0.0
     """When the wanted version was prepared: seconds since the epoch."""
-    resumed_at: float = 0.0
-    """When a person resumed it after a failure: seconds since the epoch."""
+    resolved_at: float = 0.0
+    """When a person last answered a failure, by a resume or a settle: seconds since the epoch."""
     asleep: bool = False
     """Whether the target is scaled to 0: there is nothing to roll until it has replicas again."""
     demand: Demand | None = None
@@ -273,7 +273,7 @@ class State(Frozen):
     regained: int = 0
     """The old replicas requested again after a loss of readiness: they stay until enough are ready."""
     sized: int | None = None
-    """R at the latest move, or a lower R since; None before the first move."""
+    """R at the latest move, a lower R since, or a higher one that was ready since; None before the first move."""
     before: Before | None = None
     """None if that is not known: then all replicas have to be ready."""
     wrote: tuple[Wrote, ...] = ()
@@ -318,8 +318,8 @@ class State(Frozen):
 
     @property
     def judged_from(self) -> float:
-        """From when on pods that end count against the wanted version: a resume forgives those before."""
-        return max(self.began_at, self.resumed_at)
+        """From when on pods that end count against the wanted version: an answer to a failure forgives those before."""
+        return max(self.began_at, self.resolved_at)
 
     @property
     def unaccepted(self) -> str:
@@ -469,15 +469,19 @@ class State(Frozen):
             now, "controller paused", why
         )
 
+    def resolved(self, now: float) -> Self:
+        """Return the state after a person's answer to a failure: the gates begin anew, and ended pods are forgiven."""
+        return self if self.unresolved is None else self.but(unresolved=None, tallies=(), resolved_at=now)
+
     def after_settle(self, counts: Counts, writes: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the rollout keeps the ready replicas and is paused, until a person resumes it.
 
         If a message turned it back in the meantime, it goes on.
         """
         paused = "settled" if self.goal is Goal.FORWARD else ""
-        return self.but(
-            mark=mark or self.mark, settling=False, paused=paused, unresolved=None, writes=self.writes + writes
-        ).noted(now, "settled", str(counts))
+        return self.resolved(now).but(
+            mark=mark or self.mark, settling=False, paused=paused, writes=self.writes + writes
+        ).noted(now, "settled", str(counts))  # fmt: skip
 
     def after_resize(self, replicas: int, now: float, mark: Mark | None = None) -> Self:
         """Record that the target has another number of replicas; a newer request stays."""

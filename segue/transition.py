@@ -104,6 +104,8 @@ def learned(state: State, seen: Observation) -> State:
     It is released if the end was written, but its answer was lost, or what follows it failed.
     """
     state = with_ready(state, seen)
+    if state.sized is not None and state.sized < seen.replicas <= seen.old.ready + seen.new.ready:
+        state = state.but(sized=seen.replicas)  # what was added since the latest move is ready too
     if is_released(state, seen):
         return state.but(released=True)
     if state.claimed or seen.owner != state.owner:

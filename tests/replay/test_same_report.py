@@ -31,7 +31,7 @@ from segue.codec import data_converter
 from worker.compose import make_plugin
 
 FILES = sorted((Path(__file__).parent / "histories").glob("*.json"))
-OTHER_SINCE = {"ready_at", "attempt_s"}
+OTHER_SINCE = {"ready_at", "attempt_s", "sized"}
 """Fields that mean something else since the recording; histories that are recorded anew need no entry here."""
 
 

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
 from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
+from segue.gates import Result, Verdict
 from segue.gates.standing import due
 from segue.gates.tally import Tally
+from segue.messages import Resume, Settle, receive
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.plan import settled
 from segue.replica import Pods, Replica
 from segue.room import Demand
 from segue.spec import Drain, Order, Rules, Strategy, Waypoint
-from segue.state import Before, Goal, Mark, Outcome, Reached, State, requested
-from segue.transition import WRITTEN, applied, denied
+from segue.state import Before, Goal, Mark, Outcome, Phase, Reached, State, requested
+from segue.transition import WRITTEN, applied, denied, learned
 
 OUT, IN, BOTH = Order.SCALE_OUT_PRIORITY, Order.SCALE_IN_PRIORITY, Order.SCALE_SIMULTANEOUSLY
 NOW = 1_000.0
@@ -360,6 +362,17 @@ def test_what_a_resize_adds_is_not_lost() -> None:
     assert decide(HALF, ASKED.but(sized=7), grown, NOW).act is Act.WAIT
 
 
+@pytest.mark.parametrize("sized", [0, 4])
+def test_what_a_resize_added_is_protected_once_it_is_ready(sized: int) -> None:
+    """Also after a sleep, and while nothing moves: the floor is that of the present R."""
+    state = ASKED.but(sized=sized)
+    loads, whole = see(5, 5, ready=2, replicas=10), see(5, 5, replicas=10)
+    lost = see(5, 5, proven=1, replicas=10, lost_since=NOW)
+    assert decide(HALF, learned(state, loads), lost, NOW).act is Act.WAIT
+    decision = decide(HALF, learned(state, whole), lost, NOW)
+    assert (decision.act, decision.counts) == (Act.SCALE, (8, 5))
+
+
 def test_numbered_replicas_become_old_again_where_new_ones_failed() -> None:
     """A new replica is given up for an old one only after the failure: before, it may become ready again."""
     rules = Rules(strategy=Strategy(max_surge=0, max_unavailable=1, waypoints=(Waypoint(at=2, approval=True),)))
@@ -489,6 +502,20 @@ def test_a_resize_marks_a_hold_only_where_it_is_ours(claimed: bool, token: str) 
     """Before the claim the owner of the target may change how its own controller rolls it."""
     state = State(owner="us", claimed=claimed).after_resize(5, NOW, Mark(template="v0", token="False 2 0"))
     assert state.mark == Mark(template="v0", token=token)
+
+
+def test_a_settle_answers_a_failed_gate() -> None:
+    """The rollout is paused then; the gate would hold it again at once. The resume evaluates it again."""
+    rules = Rules.model_validate({"gates": [{"name": "ours", "webhook": {"name": "ours"}, "onFailure": "pause"}]})
+    [gate] = rules.repeated_gates
+    failed = Tally(gate="ours", opened=NOW).after(gate, Verdict(gate="ours", result=Result.FAIL, why="no"), NOW)
+    state = MOVING.but(tallies=(failed,), waypoint=None)
+    held = applied(rules, state, see(2, 2), decide(rules, state, see(2, 2), NOW), NOW)
+    assert held.phase is Phase.HELD
+    settling = receive(Settle(), held, NOW)
+    after = applied(rules, settling, see(2, 2), decide(rules, settling, see(2, 2), NOW), NOW, Written(done=True))
+    assert (after.phase, decide(rules, after, see(2, 2), NOW).act) == (Phase.PAUSED, Act.WAIT)
+    assert decide(rules, receive(Resume(), after, NOW), see(2, 2), NOW).gates == ("ours",)
 
 
 def test_a_settled_rollout_goes_on_after_a_resume() -> None:

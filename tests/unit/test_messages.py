@@ -32,7 +32,7 @@ from segue.messages import (
 )  # fmt: skip
 from segue.observation import Cause, Foreign, Problem, Routed, Version
 from segue.spec import Approval, Change, DeploymentTarget, Rules, Strategy, Waypoint
-from segue.state import Goal, Outcome, Phase, Reached, State, requested
+from segue.state import Goal, Mark, Outcome, Phase, Reached, State, requested
 from segue.status import make_status
 
 NOW = 1_000.0
@@ -372,6 +372,14 @@ def test_a_retarget_forgets_a_settle() -> None:
     state = receive(Settle(by="her"), CLAIMED, NOW)
     state = receive(RetargetTo(by="her", change=V2), state, NOW).after_retarget(Version(template="v2"), NOW)
     assert not state.settling
+
+
+def test_a_settle_before_the_first_move_of_a_retarget_is_refused() -> None:
+    """The retarget's first moves would come before it: those of a pair remove what is ready."""
+    moving = CLAIMED.but(mark=Mark(template="v1"))
+    retargeted = moving.after_retarget(Version(template="v2"), NOW)
+    assert accepts(SAID["settle"], moving) and not accepts(SAID["settle"], retargeted)
+    assert accepts(SAID["settle"], retargeted.but(mark=Mark(template="v2")))
 
 
 def test_a_settle_withdraws_a_retarget_that_is_being_prepared() -> None:

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from segue.budget import resolve_budget
 from segue.contract import Prepared
+from segue.decide import Act, decide
 from segue.errors import Refused
-from segue.observation import Version
-from segue.plan import Plan, make_plan
+from segue.observation import Counts, Version
+from segue.plan import Plan, make_plan, settled
 from segue.planning import first_plan
-from segue.spec import Change, End, Order, PairTarget, Spec, Strategy, SupervisedTarget, Waypoint
+from segue.spec import Change, End, Order, PairTarget, Rules, Spec, Strategy, SupervisedTarget, Waypoint
 from segue.spec.target import LeaderWorkerSetTarget
+from segue.state import State
 from segue.units import resolve
 
 FACTS = Path(__file__).parent.parent / "facts"
@@ -240,6 +242,21 @@ def test_a_partial_end(to: dict[str, Any], replicas: int, end: tuple[int, int]) 
     plan = make_plan(Strategy(max_surge=1, to=End.model_validate(to)), replicas)
     assert rows(plan)[-1] == end
     assert max(map(sum, rows(plan))) <= plan.ceiling
+
+
+def test_waypoints_behind_the_present_counts_are_still_to_be_passed() -> None:
+    """After a retarget, or at a takeover: the rollout stops at them before it moves."""
+    strategy = Strategy(max_surge=1, waypoints=[{"at": 1, "approval": True}, {"at": 2, "hold": "5s"}, {"at": 3}])
+    stops = [(s.old, s.new, s.waypoint) for s in make_plan(strategy, 4, old=2, new=2).stages if s.waypoint]
+    assert stops == [
+        (2, 2, {"at": 1, "hold": "5s", "approval": True}), (2, 3, {"at": 3, "hold": "0s", "approval": False}),
+    ]  # fmt: skip
+    state = State(owner="us", claimed=True, baseline=Version(template="v0"), wanted=Version(template="v1"))
+    seen = settled(resolve_budget(strategy, 4), Counts(2, 2)).model_copy(
+        update={"template": "v1", "owner": "us", "engaged": True}
+    )
+    decision = decide(Rules(strategy=strategy), state, seen, 0.0)
+    assert (decision.act, decision.waypoint) == (Act.VERIFY, 0)
 
 
 @pytest.mark.parametrize("old", [4, 9, "100%"])

@@ -148,7 +148,7 @@ ROWS: dict[str, Row] = {
     ),
     "settle": (
         STATE.but(settling=True, unresolved=PROBLEM), decided(Act.SETTLE, counts=COUNTS), DONE,
-        {"mark": MARK, "settling": False, "paused": "settled", "unresolved": None, "writes": 7},
+        {"mark": MARK, "settling": False, "paused": "settled", "unresolved": None, "resolved_at": NOW, "writes": 7},
         [("settled", "(2 old, 2 new)")],
     ),
     "route for the first time": (
