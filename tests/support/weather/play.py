@@ -48,8 +48,9 @@ LEASES = "kube-node-lease"
 OLD_VERSIONS = {"1", "9"}
 """Of a pair's old side; 9 is what somebody else makes of it."""
 OUTCOMES = {"Completed", "RolledBack", "Aborted"}
-END_S = 240.0
-"""A rollout ends within this time once the weather is fine and people answer."""
+END_S = 360.0
+"""A rollout ends within this time once the weather is fine and people answer. In the second half they resume nothing: a
+resume begins another `readiness.deadline`, of two minutes at the most."""
 SETTLED_S = 120.0
 AGAIN_S = 30.0
 """People wait this long before they repeat an abort, and a third of it before they try something else."""
@@ -397,7 +398,8 @@ class Player:
             last = await self._status(events.run) or last
             told = f"{self.status.waiting_for}; {self.status.reason}" if self.status else ""
             await asyncio.to_thread(events.obey, told)
-            answer = None if self.status is None or ending.done() else self._answer(self.status)
+            patient = time.monotonic() < ends - END_S / 2
+            answer = None if self.status is None or ending.done() else self._answer(self.status, patient=patient)
             if answer:
                 self.answered[answer] = time.monotonic()
                 await events.message(answer)
@@ -408,7 +410,7 @@ class Player:
         events.note(f"does not end: {last!r}")
         return ""
 
-    def _answer(self, status: Status) -> str | None:
+    def _answer(self, status: Status, *, patient: bool) -> str | None:
         if status.phase == "AwaitingApproval" and "approve" in status.can:
             return "approve"
         if status.phase not in {"Paused", "Held", "NeedsHuman"} and not status.needs_person:
@@ -419,7 +421,7 @@ class Player:
             return "resume"
         if "retarget" in status.can and "retarget" not in self.answered and self.dice.random() < 0.5:
             return "retarget"
-        if "resume" in status.can and self.dice.random() < 0.5:
+        if patient and "resume" in status.can and self.dice.random() < 0.5:
             return "resume"
         if time.monotonic() - self.answered.get("abort", 0.0) < AGAIN_S:
             return None
