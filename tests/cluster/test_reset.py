@@ -1,5 +1,6 @@
 """A workflow that was reset in Temporal, or restored from a backup: it does not act on what it has forgotten."""
 
+import asyncio
 import uuid
 
 import pytest
@@ -46,23 +47,26 @@ async def holds(run: Run) -> None:
     assert status.needs_person and FORGOT in status.reason, status.reason
 
 
-KINDS = [
-    pytest.param(kind, id=name, marks=[pytest.mark.soak] if name == "LeaderWorkerSet" else [])
-    for name, kind in SUBJECTS.items()
-    if name != "Supervised"  # it stops nowhere
-]
-
-
 async def waits_for(run: Run, what: str) -> None:
     """Wait until a rollout waits for this."""
     await run.until(what, lambda s: s.waiting_for == what)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_forgotten_moves(served: Lab, kind: type[Subject]) -> None:
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("Deployment", "StatefulSet", "DeploymentPair"), id="in one or two objects"),
+        pytest.param(("LeaderWorkerSet",), id="groups", marks=pytest.mark.soak),
+    ],
+)
+async def test_forgotten_moves(served: Lab, kinds: tuple[str, ...]) -> None:
     """The rollout writes nothing until a person decides; a retarget continues from where the target is."""
-    waypoints = [{"at": at, "approval": True} for at in (1, 3)]
-    async with served.case("chat", kind=kind, strategy={**kind.ways[0].strategy, "waypoints": waypoints}) as case:
+    await asyncio.gather(*(_forgotten_moves(served, SUBJECTS[name]) for name in kinds))
+
+
+async def _forgotten_moves(served: Lab, kind: type[Subject]) -> None:
+    name, waypoints = kind.kind.lower(), [{"at": at, "approval": True} for at in (1, 3)]
+    async with served.case(name, kind=kind, strategy={**kind.ways[0].strategy, "waypoints": waypoints}) as case:
         await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
         known = (await tasks(case.run))[-1]
         await case.run.send("approve")

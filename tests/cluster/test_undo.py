@@ -60,14 +60,14 @@ async def test_back_to_a_named_revision(served: Lab, tmp_path: Path) -> None:
 
     async def one(subject: Subject) -> None:
         way, name, app = subject.ways[0], named(subject), subject.name
-        await subject.create(3)
+        await subject.create(2)
         await roll(served, subject, subject.changed(2))
         await roll(served, subject, subject.changed(3))
         found = await revisions(subject)
         assert found.keys() == {1, 2, 3} and found[3].current
         assert found[1].cause == "" and found[1].note is None
         assert found[2].cause.startswith("Completed: server=example/chat:2, by test at ")
-        assert [found[number].replicas for number in (1, 2, 3)] == [0, 0, 3]
+        assert [found[number].replicas for number in (1, 2, 3)] == [0, 0, 2]
         note = found[3].note
         assert note is not None
         assert (note.by, note.outcome, note.what) == ("test", "Completed", "server=example/chat:3")
@@ -76,8 +76,8 @@ async def test_back_to_a_named_revision(served: Lab, tmp_path: Path) -> None:
         with served.watch(app) as watcher:
             undone = await shell.run("undo", name, "--to-revision", "1", "--like", like, "--wait", "--by", "someone")
         assert undone.stdout.startswith(f"Completed: {served.namespace}/{app} runs server=example/chat:1")
-        watcher.assert_within(way.floor - 1, way.ceiling - 1)
-        assert len(served.pods(app, "chat:1")) == 3 == len(served.pods(app))
+        watcher.assert_within(way.floor - 2, way.ceiling - 2)
+        assert len(served.pods(app, "chat:1")) == 2 == len(served.pods(app))
         found = await revisions(subject)
         assert found.keys() == {2, 3, 4} and found[4].current
         assert found[4].images == {"server": "example/chat:1"}
@@ -170,24 +170,24 @@ async def test_ten_versions_of_a_group_are_kept(served: Lab) -> None:
 async def test_a_pair_goes_back_by_its_sides(served: Lab, tmp_path: Path) -> None:
     """Each Deployment has a history; an undo rolls from the new one to the old one, and a start goes on again."""
     shell, subject = Shell(served, tmp_path), PairSubject(served, "chat")
-    await subject.create(3)
+    await subject.create(2)
     file = shell.spec("chat", target=subject.target, strategy={"maxSurge": 1, "to": {"new": "100%"}})
     await shell.run("start", file, "--wait", "--by", "someone")
     found = [Revision.model_validate(each) for each in await shell.json("history", file)]
-    assert [(each.of, each.revision, each.replicas) for each in found] == [("chat", 1, 0), ("chat-next", 1, 3)]
+    assert [(each.of, each.revision, each.replicas) for each in found] == [("chat", 1, 0), ("chat-next", 1, 2)]
     assert found[1].cause.startswith("Completed: server=example/chat:2, by someone at ")
     assert "chat-next" in (await shell.run("history", file)).stdout
 
     with served.watch("chat") as watcher:
         undone = await shell.json("undo", file)
         stages = [(stage["old"], stage["new"]) for stage in undone["plan"]["stages"]]
-        assert stages == [(3, 0), (3, 1), (2, 1), (2, 2), (1, 2), (1, 3), (0, 3)]
+        assert stages == [(2, 0), (2, 1), (1, 1), (1, 2), (0, 2)]
         assert undone["id"].endswith("/DeploymentPair/chat-next")
         await shell.run("watch", undone["id"])
-    watcher.assert_within(3, 4)
-    assert subject.requested() == (3, 0) and len(served.pods("chat", "chat:1")) == 3
+    watcher.assert_within(2, 3)
+    assert subject.requested() == (2, 0) and len(served.pods("chat", "chat:1")) == 2
     await shell.run("start", file, "--wait")
-    assert subject.requested() == (0, 3)
+    assert subject.requested() == (0, 2)
 
     refused = await shell.run("undo", file, "--to-revision", "1", expect=REFUSED)
     assert (

@@ -28,7 +28,7 @@ async def test_each_message_goes_under_its_own_name() -> None:
     for name, kind in MESSAGES.items():
         message = kind.model_construct()
         assert name_of(message) == name
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match="NoneType"):
             await NOWHERE.send("rollout/a/b/c/d", message)
 
 

@@ -730,14 +730,14 @@ def test_one_file_is_for_both_kubectl_and_segue() -> None:
     ("metadata", "spec", "expected"),
     [
         ({}, {"paused": True}, "spec.paused: true: is only for a Rollout in Kubernetes; leave it out"),
-        ({}, {"onDelete": "x"}, "spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
-        ({}, {"paused": "yes"}, "spec.paused: 'yes': is neither true nor false"),
+        ({}, {"onDelete": "x"}, "a.yaml: spec.onDelete: 'x': is not one of the choices; write 'abort' or 'leave'"),
+        ({}, {"paused": "yes"}, "a.yaml: spec.paused: 'yes': is neither true nor false"),
         ({"namespace": "a"}, {"target": {"name": "x", "namespace": "b"}},
-         "spec.target.namespace: 'b': is not the namespace of the Rollout, which is 'a'; move the Rollout to 'b'"),
+         "a.yaml: spec.target.namespace: 'b': is not the namespace of the Rollout, which is 'a'; move the Rollout"),
     ],
 )  # fmt: skip
 def test_what_a_file_cannot_say(metadata: Any, spec: Any, expected: str) -> None:
     body = {"apiVersion": "segue.dev/v1alpha1", "kind": "Rollout", "metadata": {"name": "chat", **metadata}}
     with pytest.raises(Refused) as caught:
         read_rollout({**body, "spec": {"target": {"name": "chat"}, "change": CHANGE, **spec}}, "a.yaml")
-    assert str(caught.value).startswith(f"a.yaml: {expected}") or str(caught.value).startswith(expected)
+    assert str(caught.value).startswith(expected)
