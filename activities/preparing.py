@@ -8,6 +8,7 @@ from activities.cluster import JUST_STARTED, POD_SECURITY, Cluster, warnings
 from activities.levers.base import Lever
 from activities.levers.ownership import labels_of
 from activities.routers.base import Router
+from segue.budget import resolve_budget
 from segue.contract import Prepared, PrepareInput
 from segue.errors import NotAllowed, Unreachable
 from segue.observation import Observation
@@ -97,9 +98,10 @@ async def _with_ready(lever: Lever, request: PrepareInput, prepared: Prepared, n
     start = State(owner=prepared.owner, baseline=prepared.baseline, wanted=prepared.wanted)
     seen = await lever.observe(request.target, request.rules, start, now)
     ready, replicas = seen.old.ready + seen.new.ready, prepared.replicas
+    floor = max(0, ready - resolve_budget(request.rules.strategy, max(1, replicas)).unavailable)
     warning = (
-        f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback require that many ready "
-        "replicas, and at least 1"
+        f"only {ready} of {replicas} replicas are ready now: the rollout and a rollback keep at least {floor} ready, "
+        f"and end with {max(1, ready)} or more"
     )
     told = (*prepared.warnings, *((warning,) if ready < replicas else ()))
     found = {"ready": ready, "starting": _starting(seen, request, now), "warnings": told}

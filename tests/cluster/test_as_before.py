@@ -40,7 +40,9 @@ async def test_the_way_back_ends_as_it_was_before(served: Lab) -> None:
         await broken_one(served, name)
         change = kind.changed(2, "never-ready")
         async with served.rolled(name, change, kind=kind, strategy=BAD[kind], readiness=STUCK) as case:
-            assert any("2 of 3 replicas are ready now" in warning for warning in (await case.run.plan()).warnings)
+            kept = f"keep at least {2 - BAD[kind].get('maxUnavailable', 0)} ready, and end with 2 or more"
+            warning = f"only 2 of 3 replicas are ready now: the rollout and a rollback {kept}"
+            assert warning in (await case.run.plan()).warnings
             await case.ends("RolledBack")
             assert ready(served, name, "chat:1") >= 2
         async with served.rolled(name, kind=kind, strategy=BAD[kind]) as case:
