@@ -120,6 +120,8 @@ def test_a_rollback_needs_no_more_ready_replicas_than_before() -> None:
     assert not _judged(moments, unready_before=1)
     assert _judged([*moments, *_moments(_pods(2), start=300)], unready_before=1)
     assert unready_before(_moments({}, _pods(4), {**_pods(4), **new})) == 0
+    late = [Moment(100, _pods(4)), Moment(120, {**_pods(3), "p3": LOADING}), Moment(121, _pods(4)), Moment(122, new)]
+    assert unready_before(late) == 1  # it was decided within the last two seconds
     again = _moments({"a": READY._replace(name="chat-0")}, {"b": LOADING._replace(name="chat-0")}, new)
     assert (unready_before(again), unready_before(again, by_name=True)) == (0, 1)
 

@@ -165,8 +165,9 @@ def breaches(seen: Seen) -> list[str]:
 
 
 def unready_before(moments: Sequence[Moment], *, by_name: bool = False) -> int:
-    """Return how many pods were not ready, and had been, just before the first pod of another version.
+    """Return how many pods were not ready, and had been, at the time of the decision for the first new version.
 
+    It is not known when exactly in the last ``LATE_S`` before that version's first pod: the most of that time count.
     With ``by_name``, a pod counts as the one that it replaced.
     """
 
@@ -176,8 +177,12 @@ def unready_before(moments: Sequence[Moment], *, by_name: bool = False) -> int:
     first = next((moment.versions for moment in moments if moment.pods), set())
     before = [*itertools.takewhile(lambda moment: moment.versions <= first, moments)]
     known = {key(uid, pod) for moment in before for uid, pod in moment.pods.items() if pod.is_ready}
-    latest = before[-1].pods if before else {}
-    return sum(key(uid, pod) in known and pod.is_live and not pod.is_ready for uid, pod in latest.items())
+    earlier = [moment for moment in before if moment.at < before[-1].at - LATE_S]
+    decided = before[max(0, len(earlier) - 1) :]
+    return max(
+        (sum(key(uid, pod) in known and pod.is_live and not pod.is_ready for uid, pod in moment.pods.items())
+         for moment in decided), default=0,
+    )  # fmt: skip
 
 
 def successors(moments: Sequence[Moment], taken: Collection[str]) -> set[str]:

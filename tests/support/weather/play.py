@@ -441,7 +441,8 @@ class Player:
         rolls_itself = is_groups and not self.rolled.spec["strategy"].get("waypoints")
         # Its own controller may leave no moment at which the floor can rise again, also for a group that just restarts.
         is_lower = ended_as != "Completed" or rolls_itself
-        unready = judge.unready_before(eyes.moments, by_name=rolls_itself) if is_lower else 0
+        by_name = self.rolled.kind == "StatefulSet" or rolls_itself  # a pod that is lost comes back under its name
+        unready = judge.unready_before(eyes.moments, by_name=by_name) if is_lower else 0
         # Only its own controllers move it: what they do while they catch up is theirs.
         catching_up = [ended for _, ended in self.weather.outages] if self.rolled.kind == "Supervised" else []
         seen = judge.Seen(
