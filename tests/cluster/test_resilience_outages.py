@@ -87,6 +87,30 @@ async def test_a_rewritten_way_back_waits_for_the_controller_to_follow_a_resize(
         watcher.assert_within(3, 6, passing=1)
 
 
+async def test_a_settled_target_is_paused_once_its_controller_has_noticed_what_is_kept(own_stack: Stack) -> None:
+    """A paused controller scales by the sizes that it knows: by the former ones, it would remove a ready pod."""
+    change, strategy = DeploymentSubject.changed(2, "never-ready"), {"maxSurge": 2}
+    async with open_lab(own_stack) as lab:
+        await lab.worker().serves()
+        async with lab.case("chat", change=change, strategy=strategy, readiness=PATIENT) as case:
+            await case.reaches(4, 2, ready=False)
+            await case.mend(1, 3, 3)
+
+            async def has_not_reacted() -> bool:
+                pending = (await case.run.handle.describe()).raw_description.pending_activities
+                return any("did not react" in each.last_failure.message for each in pending)
+
+            async with away(own_stack, "kube-controller-manager"):
+                await case.run.send("settle")
+                await until("the controller to be waited for", has_not_reacted)
+                assert not lab.raw("chat")["spec"].get("paused")
+            await case.run.until("it settled", lambda status: status.phase == "Paused")
+            assert await case.rests() == (3, 1)
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        case.watcher.assert_within(4, 6, passing=1)
+
+
 async def test_a_controller_that_has_not_noticed_a_lost_pod_is_waited_for(own_stack: Stack) -> None:
     """It counts the lost pod as there, and would remove a ready one: nothing is removed before it has noticed."""
 

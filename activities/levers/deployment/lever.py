@@ -55,6 +55,7 @@ from activities.levers.deployment.reading import (
     with_pods,
 )
 from activities.levers.deployment.sparing import (
+    await_noticed,
     count_as_available,
     keep,
     left_undone,
@@ -407,12 +408,13 @@ class DeploymentLever:
         if late := overtaken(objects.deployment, written):
             return late
         counts = request.decision.counts or Counts(0, 0)
-        wanted = request.state.wanted.template
+        ours = [each for each in objects.replicasets if _is_of(each, request.state.wanted.template)]
         writes = written.writes
-        for replicaset in objects.replicasets:
-            if _is_of(replicaset, wanted) and _requested_replicas(replicaset) > counts.new:
+        for replicaset in ours:
+            if _requested_replicas(replicaset) > counts.new:
                 await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
                 writes += 1
+        await await_noticed(self._cluster, objects.deployment, {each["metadata"]["uid"] for each in ours})
         return written.model_copy(update={"writes": writes})
 
     async def undo(self, request: WriteInput, now: float) -> Written:

@@ -16,7 +16,7 @@ from segue.errors import Conflict
 
 Fetch = Callable[[], Awaitable[Objects | None]]
 """Reads the objects again; returns None if nothing may be written any more."""
-_AVAILABLE_S = 5.0
+_NOTICES_S, _AVAILABLE_S = 2.0, 5.0
 _POLL_S = 0.01
 _ATTEMPTS = 10
 
@@ -63,7 +63,8 @@ async def spare(cluster: Cluster, objects: Objects, superseded: list[Object]) ->
         # Its unready pods are removed here, or the controller would remove ready ones in their place.
         await patch_set(cluster, replicaset, {"spec": {"minReadySeconds": 0, "replicas": _ready(replicaset, objects)}})
     if superseded:
-        await _await_available(cluster, objects.deployment, {rs["metadata"]["uid"] for rs in superseded})
+        uids = {rs["metadata"]["uid"] for rs in superseded}
+        await _await(cluster, objects.deployment, uids, _counts_as_available, _AVAILABLE_S)
 
 
 async def make_room(cluster: Cluster, fetch: Fetch) -> int:
@@ -136,21 +137,37 @@ async def patch_set(cluster: Cluster, replicaset: Object, patch: Object) -> None
     await cluster.patch("replicasets", metadata["namespace"], metadata["name"], {**precondition, **patch})
 
 
-async def _await_available(cluster: Cluster, deployment: Object, uids: set[str]) -> None:
-    """Wait until the controller counts the ready pods of these ReplicaSets as available."""
+async def await_noticed(cluster: Cluster, deployment: Object, uids: set[str]) -> None:
+    """Wait until the controller of these ReplicaSets has noticed their present sizes.
+
+    It reads them from where the Deployment's controller does. That one may notice a pause earlier than a new size, and
+    a paused controller scales all ReplicaSets in proportion: by the former sizes, it would remove ready pods.
+
+    Raises:
+        Conflict: when it does not react.
+    """
+    await _await(cluster, deployment, uids, _is_noticed, _NOTICES_S)
+
+
+async def _await(
+    cluster: Cluster, deployment: Object, uids: set[str], reacted: Callable[[Object], bool], within_s: float
+) -> None:
     try:
-        async with asyncio.timeout(_AVAILABLE_S):
+        async with asyncio.timeout(within_s):
             while True:
                 found = await cluster.list("replicasets", deployment["metadata"]["namespace"])
-                sets = [rs for rs in found["items"] if rs["metadata"]["uid"] in uids]
-                if all(_counts_as_available(rs) for rs in sets):
+                if all(reacted(rs) for rs in found["items"] if rs["metadata"]["uid"] in uids):
                     return
                 await asyncio.sleep(_POLL_S)
     except TimeoutError as error:
-        raise Conflict(f"the ReplicaSet controller did not react within {_AVAILABLE_S:g} s") from error
+        raise Conflict(f"the ReplicaSet controller did not react within {within_s:g} s") from error
+
+
+def _is_noticed(replicaset: Object) -> bool:
+    return bool(replicaset.get("status", {}).get("observedGeneration", 0) >= replicaset["metadata"]["generation"])
 
 
 def _counts_as_available(replicaset: Object) -> bool:
+    """Whether the controller counts all ready pods as available."""
     status = replicaset.get("status", {})
-    seen = status.get("observedGeneration", 0) >= replicaset["metadata"]["generation"]
-    return bool(seen and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0))
+    return _is_noticed(replicaset) and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0)
