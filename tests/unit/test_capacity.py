@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -183,10 +184,12 @@ async def test_callers_share_one_list_and_then_the_watch() -> None:
 
 async def test_without_the_right_to_watch_it_lists_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list serves all callers for a while; then the next caller gets a new one."""
+    now = [0.0]
     monkeypatch.setattr(capacities, "FRESH_S", 0.05)
+    monkeypatch.setattr(capacities, "time", SimpleNamespace(monotonic=lambda: now[0]))
     server = _Server(watches=NotAllowed("cannot watch", field="pods", fix="grant it"))
     capacity = Capacity(cast("Cluster", server))
-    await asyncio.sleep(0.1)  # a worker may count long after its start: that is not the time that the list takes
+    now[0] = 1000.0  # a worker may count long after its start: that is not the time that the list takes
     assert await asyncio.gather(*(cpus(capacity) for _ in range(50))) == [Decimal(6)] * 50
     assert sorted(server.listed) == ["nodes", "pods"]
     server.objects["pods"].append(pod("2", cpu="1"))

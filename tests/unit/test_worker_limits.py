@@ -72,10 +72,10 @@ async def test_the_fullest_queue_is_reported() -> None:
             if input:
                 await run(input[0], input[1:])
 
-    def run(queue: str, input: Any) -> Any:  # noqa: A002
+    def run(queue: str, queues: Any) -> Any:
         environment = ActivityEnvironment()
         environment.info = dataclasses.replace(environment.info, task_queue=queue)
-        return environment.run(load.intercept_activity(Inside(cast("Any", None))).execute_activity, input)
+        return environment.run(load.intercept_activity(Inside(cast("Any", None))).execute_activity, queues)
 
     await run("west", ["east", "west", "east"])
     assert (found, load.used) == ([1, 1, 2, 2], 0)
