@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
 from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, pods_there, read_set
-from activities.levers.ownership import replicas_of
+from activities.levers.ownership import replicas_of, selector_of
 from activities.levers.template import fingerprint
 from segue.errors import Conflict
 
@@ -155,7 +155,7 @@ async def _await(
     try:
         async with asyncio.timeout(within_s):
             while True:
-                found = await cluster.list("replicasets", deployment["metadata"]["namespace"])
+                found = await cluster.list("replicasets", deployment["metadata"]["namespace"], selector_of(deployment))
                 if all(reacted(rs) for rs in found["items"] if rs["metadata"]["uid"] in uids):
                     return
                 await asyncio.sleep(_POLL_S)
