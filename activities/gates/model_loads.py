@@ -22,6 +22,8 @@ from segue.spec.load_failures import LoadFailures
 ANSWER_S = 5.0
 MAX_OTHERS = 32
 """The most old replicas to ask: some are enough to know what is loaded elsewhere."""
+MAX_PAGES = 20
+"""The most pages of one replica's list of models, of 100 models each: a broken server may list them for ever."""
 FORGOTTEN_S = 10.0
 """Segue stops asking about a target that no watch observes for this long."""
 
@@ -125,16 +127,18 @@ class Loads:
 
     async def _torchserve(self, rules: LoadFailures, replica: Replica) -> list[ModelSeen]:
         found: list[ModelSeen] = []
-        page: ProbeRequest | None = torchserve.LIST
-        while page is not None:
+        page = torchserve.LIST
+        for _ in range(MAX_PAGES):
             reply = await self._ask(rules, replica, page)
             names, following = _read(page, reply, torchserve.names(reply))
             for name in names:
                 request = torchserve.described(name)
                 answer = await self._ask(rules, replica, request)
                 found += _read(request, answer, torchserve.states(name, answer))
+            if following is None:
+                return found
             page = following
-        return found
+        raise StatesUnknown(f"has not reported all its models: their list has over {MAX_PAGES} pages", loads=False)
 
     async def _tfserving(self, rules: LoadFailures, replica: Replica, name: str) -> ModelSeen:
         request = tfserving.status_of(name)

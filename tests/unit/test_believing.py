@@ -300,6 +300,21 @@ async def test_states_need_a_key_of_their_own(pod: Pod) -> None:
     await believer.close()
 
 
+async def test_a_list_without_an_end(believer: Believer, pod: Pod) -> None:
+    """A server whose list of models has always a next page is reported, and others are asked meanwhile."""
+
+    def says(request: web.Request) -> web.Response:
+        following = int(request.query.get("next_page_token", 0)) + 100
+        return web.json_response({"models": [], "nextPageToken": str(following)})
+
+    pod.says = says
+    loads = {"protocol": "torchServe", "port": pod.port, "interval": "1s"}
+    rules = Rules.model_validate({"loadFailures": loads})
+    look(believer, rules)
+    endless = await until(lambda: told(look(believer, rules, pod.replica()), Cause.SERVING))
+    assert "over 20 pages" in endless.problem.message and endless.new.proven == 0
+
+
 async def test_answers_lead_nowhere(pod: Pod) -> None:
     """A redirect is an answer; an answer that is too long, late or missing is reported; so is a port without a name."""
 
