@@ -67,7 +67,7 @@ from segue.requests import first_event, principal_of, requests_of
 from segue.spec import Approval, Rollout, Strategy, Waypoint
 from segue.state import Phase
 from segue.status import SideStatus, Status, as_list
-from segue.temporal_errors import JOIN_FIX, translated
+from segue.temporal_errors import JOIN_FIX, STARVED, translated
 from segue.units import format_duration
 
 PREPARE_S = 30.0
@@ -81,6 +81,8 @@ UNSERVED_WAITS_S = (0.0, 0.5, 1.0, 2.0)
 """The times before each check for workers of a cluster: a worker that has just started may not poll yet."""
 LATEST_EVENTS = 50
 """The number of newest events that show whether the workflow's code fails."""
+UNCLEAR_ATTEMPTS = 3
+"""From this attempt on, a workflow task counts as failing even if no reason is known: a worker may be lost or busy."""
 
 TARGET = SearchAttributeKey.for_keyword(contract.TARGET_ATTRIBUTE)
 PHASE = SearchAttributeKey.for_keyword(contract.PHASE_ATTRIBUTE)
@@ -432,8 +434,9 @@ class Rollouts:
 
     async def _task_failure(self, description: WorkflowExecutionDescription, what: str) -> str:
         """Return the failure of the workflow's code that Temporal keeps retrying; empty when there is none."""
+        attempt = description.raw_description.pending_workflow_task.attempt
         with translated(what, self.task_queue):
-            if description.raw_description.pending_workflow_task.attempt < 2:
+            if attempt < 2:
                 return ""
             execution = description.raw_description.workflow_execution_info.execution
             found = await self.client.workflow_service.get_workflow_execution_history_reverse(
@@ -445,7 +448,7 @@ class Rollouts:
             for event in found.history.events:
                 if event.event_type == _TASK_FAILED:
                     await reveal(event.workflow_task_failed_event_attributes.failure, self.client.data_converter)
-            return last_task_failure(found.history.events)
+            return task_failure(attempt, found.history.events)
 
     async def _sent(
         self, handle: Handle, name: str, message: Message | None, result: type[R], update_id: str
@@ -709,7 +712,25 @@ def _message(failure: Failure) -> str:
     return failure.cause.message if wrapped else failure.message
 
 
-def last_task_failure(newest_first: Iterable[HistoryEvent]) -> str:
+def task_failure(attempt: int, newest_first: Iterable[HistoryEvent]) -> str:
+    """Return why a workflow task fails at each attempt; empty while its worker may only be late or lost.
+
+    Temporal records only the first attempt. When that one timed out or was starved, the reason of the later ones is
+    unknown here.
+    """
+    recorded = _recorded_failure(newest_first)
+    if recorded and STARVED not in recorded:
+        return recorded
+    if attempt < UNCLEAR_ATTEMPTS:
+        return ""
+    first = "got no CPU" if recorded else "timed out"
+    return (
+        f"attempt {attempt}; Temporal keeps the reason only of the first attempt, which {first}: see the log of the "
+        "workers, and whether they need more CPU"
+    )
+
+
+def _recorded_failure(newest_first: Iterable[HistoryEvent]) -> str:
     """Return the failure of the latest workflow task; empty when it completed or timed out."""
     for event in newest_first:
         if event.event_type in _TASK_ENDS:

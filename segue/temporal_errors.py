@@ -50,7 +50,7 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
             ours = AlreadyRolling(f"a rollout of {what} is under way", fix=JOIN_FIX)
         case WorkflowUpdateFailedError() | WorkflowFailureError():
             ours = _from_failure(error.cause, what)
-        case WorkflowQueryFailedError() if _STARVED in str(error):
+        case WorkflowQueryFailedError() if STARVED in str(error):
             ours = Unreachable(
                 f"the worker on task queue {task_queue} is too busy to answer for the rollout of {what}; try again, "
                 "and give the worker more CPU if it stays so"
@@ -66,7 +66,7 @@ def _translation(error: TemporalError | TimeoutError, what: str, task_queue: str
     return ours
 
 
-_STARVED = "TMPRL1101"
+STARVED = "TMPRL1101"
 """The SDK's code for workflow code that did not yield for two seconds: Segue's never blocks, but may get no CPU."""
 
 JOIN_FIX = "watch it with `segue watch`, or give it this file's change with `segue start --join`"
