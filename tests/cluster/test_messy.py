@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from harness import FAST, Lab, until
+from harness import FAST, PATIENT, Lab, until
 from kube_api import create
 from policies import admission, rewriting
 from puppets import ATTACHED, EVICTED, PUPPET, REJECTED, lose_node, puppets
@@ -83,7 +83,7 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
             "containers": [{"name": "server", "image": "example/chat:2"}],
         }
         change = {"patch": {"spec": spec}}
-        async with played.rolled("gated", change, readiness={"minReady": "0s", "deadline": "2s"}) as case:
+        async with played.rolled("gated", change, readiness=PATIENT) as case:
             status = await case.run.until("it holds", lambda s: s.phase == "Held")
             assert "gated-" in status.waiting_for and "example.org/queue" in status.waiting_for
 
@@ -101,9 +101,9 @@ async def test_what_passes_or_is_not_the_versions_is_waited_for(played: Lab) -> 
     async def lost() -> None:
         await deployed("lost")
         waypoints = [{"at": 1, "approval": True}]
-        readiness, strategy = {"minReady": "0s", "deadline": "3s"}, {"maxSurge": 1, "waypoints": waypoints}
+        strategy = {"maxSurge": 1, "waypoints": waypoints}
         change = {"images": {"server": "example/chat:2"}}
-        async with played.rolled("lost", change, readiness=readiness, strategy=strategy) as case:
+        async with played.rolled("lost", change, readiness=PATIENT, strategy=strategy) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             (new,) = played.pods("lost", "chat:2")
             lose_node(played.core, new)
@@ -182,7 +182,6 @@ async def test_what_admission_adds_to_pods_is_not_the_version(played: Lab, kind:
 
 async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
     """A finalizer keeps an old pod of a StatefulSet: held past the deadline, and named, forward and back."""
-    soon = {"minReady": "0s", "deadline": "5s"}
 
     def keep(name: str, by: list[str] | None) -> None:
         served.core.patch_namespaced_pod(name, served.namespace, {"metadata": {"finalizers": by}})
@@ -191,7 +190,8 @@ async def test_a_pod_that_does_not_go_is_named(served: Lab) -> None:
         await StatefulSetSubject(served, name).create(2, pod={"terminationGracePeriodSeconds": 2})
         pod = f"{name}-1"
         keep(pod, ["example.org/keep"])
-        async with served.rolled(name, kind=StatefulSetSubject, strategy={"maxUnavailable": 1}, readiness=soon) as case:
+        strategy = {"maxUnavailable": 1}
+        async with served.rolled(name, kind=StatefulSetSubject, strategy=strategy, readiness=PATIENT) as case:
             status = await case.run.until("it holds", lambda s: s.phase == "Held")
             assert status.waiting_for.startswith(f"room: {pod}: was to be gone by "), status.waiting_for
             assert status.waiting_for.endswith("; its finalizers keep it: example.org/keep"), status.waiting_for
@@ -280,8 +280,7 @@ async def test_a_pod_that_keeps_the_name_of_a_missing_one_holds_the_rollout(serv
 
     async def quarantined(name: str, kind: type[Subject], label: str) -> None:
         strategy = {"maxUnavailable": 1, "waypoints": [{"at": 1, "approval": True}]}
-        readiness = {"minReady": "0s", "deadline": "3s"}
-        async with served.case(name, 3, kind=kind, strategy=strategy, readiness=readiness) as case:
+        async with served.case(name, 3, kind=kind, strategy=strategy, readiness=PATIENT) as case:
             await case.run.until("it asks", lambda s: s.phase == "AwaitingApproval")
             served.core.patch_namespaced_pod(f"{name}-0", served.namespace, {"metadata": {"labels": {label: None}}})
             await case.run.send("approve")

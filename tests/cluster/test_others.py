@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import ROOT, Case, Lab, until
+from harness import PATIENT, ROOT, Case, Lab, until
 from kube_api import create
 from kubernetes.client import ApiException
 from policies import admission, rewriting
@@ -789,7 +789,7 @@ async def test_rollouts_share_a_worker(served: Lab, fleet: Lab) -> None:
 
 async def test_a_way_back_that_cannot_complete(served: Lab) -> None:
     """Undo that makes no progress says that it needs a person, keeps trying, and ends by itself once it can."""
-    async with served.case("chat", readiness={"minReady": "0s", "deadline": "2s"}, **ASKS) as case:
+    async with served.case("chat", readiness=PATIENT, **ASKS) as case:
         await at_waypoint(case)
         quota = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": "1"}}}
         create(served.core.create_namespaced_resource_quota, served.namespace, quota)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import yaml
-from harness import ROOT, Case, Lab, open_lab, until
+from harness import PATIENT, ROOT, Case, Lab, open_lab, until
 from kube_api import create
 from kubernetes import client
 from segue_local import Stack, parts
@@ -242,8 +242,8 @@ async def test_what_stops_slowly_sets_its_place_free_late(served: Lab, nodes: An
     target["pod"] |= {"terminationGracePeriodSeconds": 20}
     given: dict[str, Any] = {
         "strategy": {"maxSurge": 0, "maxUnavailable": 1},
-        "readiness": {"minReady": "0s", "deadline": "3s"},
-        "target": {**target, "annotations": {"segue.dev/stop-after": "8s"}},
+        "readiness": PATIENT,
+        "target": {**target, "annotations": {"segue.dev/stop-after": "12s"}},
     }
     async with served.case("slow", 1, kind=kind, **given) as case:
         await until(
@@ -260,7 +260,7 @@ async def test_what_never_goes_keeps_its_place(served: Lab, nodes: Any, kind: Ki
     stops = {"pod": {"terminationGracePeriodSeconds": 1}}
     given: dict[str, Any] = {
         "strategy": {"maxSurge": 0, "maxUnavailable": 1},
-        "readiness": {"minReady": "0s", "deadline": "5s"},
+        "readiness": PATIENT,
     }
 
     def keep(name: str, by: list[str] | None) -> None:
@@ -355,7 +355,6 @@ async def test_a_quota_without_room(served: Lab, kind: Kind) -> None:
 
 async def test_a_quota_that_cannot_be_counted(served: Lab) -> None:
     """One with scopes refuses the surge for longer than the deadline: that is a lack of room, and no fault."""
-    soon = {"minReady": "0s", "deadline": "4s"}
     kinds = {"one": SUBJECTS["Deployment"], "pair": SUBJECTS["DeploymentPair"]}
     await asyncio.gather(*(kind(served, name).create(2) for name, kind in kinds.items()))
     quota = {"metadata": {"name": "best"}, "spec": {"hard": {"pods": "4"}, "scopes": ["BestEffort"]}}
@@ -363,7 +362,7 @@ async def test_a_quota_that_cannot_be_counted(served: Lab) -> None:
     await until("the quota counts", lambda: served.quota_used("best").get("pods") == "4")
 
     async def one(name: str, kind: Kind) -> None:
-        async with served.rolled(name, kind=kind, readiness=soon) as case:
+        async with served.rolled(name, kind=kind, readiness=PATIENT) as case:
             assert "exceeded quota: best" in await waiting_for_room(case)
             held.release()
             await case.ends("Completed")

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from harness import Case, Lab
+from harness import PATIENT, Case, Lab
 from kube_api import create
 from kubernetes import client
 from subjects import DeploymentSubject, PairSubject, Subject
@@ -60,8 +60,7 @@ async def test_the_pods(served: Lab) -> None:
     """No pod can be created for longer than the deadline: that is not the version's fault, and both complete later."""
 
     async def one(name: str, kind: type[Subject]) -> None:
-        readiness = {"minReady": "0s", "deadline": "2s"}
-        async with served.case(name, 2, kind=kind, strategy=ASKS, readiness=readiness) as case:
+        async with served.case(name, 2, kind=kind, strategy=ASKS, readiness=PATIENT) as case:
             await asked(case)
             ready.release()
             await is_down.wait()

@@ -56,6 +56,8 @@ GROUPS = ("leaderworkerset.x-k8s.io", "v1", "leaderworkersets")
 
 FAST = contract.Tuning(heartbeat_s=4.0, rest_heartbeat_s=4.0, write_s=4.0, recheck_s=1.0)
 """For tests that kill a worker: a lost worker is detected soon."""
+PATIENT = {"minReady": "0s", "deadline": "8s"}
+"""A readiness for tests that await the deadline, and whose good replicas keep it on a busy machine."""
 
 
 async def until(what: str, check: Callable[[], Any], limit_s: float = 120.0, poll_s: float = POLL_S) -> Any:
