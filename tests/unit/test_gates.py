@@ -216,6 +216,13 @@ def test_weighted_gates(answers: dict[str, str], stands: str) -> None:
     assert score(weighted, 75).result == stands
 
 
+def test_a_dry_run_makes_up_for_no_other_gate() -> None:
+    tried, light = gate("tried", weight=75, dryRun=True), gate("light", weight=25)
+    rules, found = Rules(gates=(tried, light)), state(tally(tried, FAIL), tally(light, FAIL))
+    assert [(v.gate, v.result) for v in standings(rules, found)] == [("tried", PASS), ("score", FAIL)]
+    assert [v.gate for v in standings(Rules(gates=(tried,)), found)] == ["tried"]
+
+
 def test_a_score_just_below_is_too_low() -> None:
     assert score([(149, verdict(PASS)), (51, verdict(FAIL))], 75).result == FAIL
     assert score([(150, verdict(PASS)), (50, verdict(FAIL))], 75).result == PASS
