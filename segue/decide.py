@@ -444,11 +444,19 @@ def _unpaused(rules: Rules, state: State, seen: Observation, now: float) -> Deci
 
 
 def _asleep(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
-    if (seen.replicas < 1) == state.asleep:
+    if seen.replicas >= 1:
+        return Decision(act=Act.WAKE, why="the target has replicas again") if state.asleep else None
+    if not state.asleep:
+        return Decision(act=Act.SLEEP, why="the target is scaled to 0")
+    if not state.claimed or seen.template == state.baseline.template or not _goes_back_at_0(state, seen):
         return None
-    if state.asleep:
-        return Decision(act=Act.WAKE, why="the target has replicas again")
-    return Decision(act=Act.SLEEP, why="the target is scaled to 0")
+    return Decision(act=Act.UNDO, why="the target is scaled to 0, and replicas that come back run the former version")
+
+
+def _goes_back_at_0(state: State, seen: Observation) -> bool:
+    """Whether the baseline can be written back now: from 0, a controller starts all replicas in the present version."""
+    is_held = seen.home is None and not seen.autonomous
+    return is_held and not seen.pinned and not any(seen.counts) and not _blocked(state)
 
 
 def _frozen(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:

@@ -210,7 +210,7 @@ class Observation(Frozen):
     unpaused: bool = False
     """Whether the target's controller should be paused but is not: a foreign template would remove ready replicas."""
     pinned: bool = False
-    """Whether the lever holds it during a rollback, until its controller can continue above the floor."""
+    """Whether the lever holds it, and its controller could not yet go back above the floor."""
     autonomous: bool = False
     """Whether the target's own controller or operator moves within the budget; Segue only starts it."""
     numbered: bool = False

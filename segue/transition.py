@@ -213,6 +213,8 @@ def _routed(state: State, done: _Done) -> State:
 def _undone(state: State, done: _Done) -> State:
     decision = done.decision
     step = f"{decision.why} {decision.counts}" if decision.counts else ""
+    if state.goal is Goal.FORWARD:  # it is scaled to 0, and begins again with the replicas that come back
+        state, step = state.but(waypoint=None, verified=False), decision.why
     return state.after_undo(done.written.writes, done.now, done.written.mark, step)
 
 

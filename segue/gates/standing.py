@@ -66,7 +66,8 @@ def due(rules: Rules, state: State, now: float) -> tuple[tuple[GatePolicy, Tally
 
 
 def _is_done(gate: GatePolicy, tally: Tally) -> bool:
-    return tally.conclusive >= gate.count and not _holds(gate, tally)
+    """Whether it has enough evidence to pass: failures that ``failureLimit`` allows are no pass."""
+    return tally.conclusive >= gate.count and tally.passed > 0 and not _holds(gate, tally)
 
 
 def _holds(gate: GatePolicy, tally: Tally) -> bool:
@@ -80,7 +81,7 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
     =============================================  =============
     more failed than ``failureLimit``              fail
     ``onFailure: hold``, and the latest failed     inconclusive
-    ``count`` conclusive ones in this sitting      pass
+    ``count`` conclusive ones here, one passed     pass
     ``dryRun``                                     pass
     otherwise                                      inconclusive
     =============================================  =============
@@ -101,17 +102,21 @@ def stand(gate: GatePolicy, tally: Tally | None) -> Verdict:
         return verdict(
             Result.FAIL, reason if not gate.failure_limit else f"{tally.failed} measurements failed; {reason}"
         )
-    if tally.conclusive >= gate.count:
+    if _is_done(gate, tally):
         return verdict(Result.PASS, reason)
     number = f"{tally.conclusive} of {gate.count} measurements; " if gate.count > 1 else ""
-    return verdict(Result.INCONCLUSIVE, f"{number}{reason}")
+    none = "failed, and failureLimit allows that; none has passed: " if last and last.result is Result.FAIL else ""
+    return verdict(Result.INCONCLUSIVE, f"{number}{none if not tally.passed else ''}{reason}")
 
 
 def standings(rules: Rules, state: State) -> tuple[Verdict, ...]:
-    """Return the verdict on each gate, and the score of the weighted gates if there are any."""
-    found = [(gate, stand(gate, state.tally(gate.name))) for gate in rules.repeated_gates]
-    weighted = [(gate.weight, verdict) for gate, verdict in found if gate.weight is not None]
-    each = tuple(verdict for gate, verdict in found if gate.weight is None)
+    """Return the verdict on each gate, and the score of the weighted gates if there are any.
+
+    One with ``dryRun`` always passes: in the score, it would make up for others.
+    """
+    found = [(None if g.dry_run else g.weight, stand(g, state.tally(g.name))) for g in rules.repeated_gates]
+    weighted = [(weight, verdict) for weight, verdict in found if weight is not None]
+    each = tuple(verdict for weight, verdict in found if weight is None)
     return (*each, score(weighted, rules.pass_score)) if weighted else each
 
 

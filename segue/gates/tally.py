@@ -26,6 +26,8 @@ class Tally(Frozen):
     """How many were made in all; the number of the next one."""
     conclusive: int = 0
     """Measurements of this sitting that passed or failed."""
+    passed: int = 0
+    """Measurements of this sitting that passed."""
     failed: int = 0
     """Failed measurements of this sitting; of all sittings for a continuous gate."""
     inconclusive: int = 0
@@ -43,6 +45,7 @@ class Tally(Frozen):
                 "since": now,
                 "next_at": max(self.next_at, begins),
                 "conclusive": 0,
+                "passed": 0,
                 "inconclusive": 0,
                 "errors": 0,
                 "failed": self.failed if gate.continuous else 0,
@@ -57,6 +60,7 @@ class Tally(Frozen):
                 "measurements": self.measurements + 1,
                 "next_at": now + gate.interval.total_seconds(),
                 "conclusive": self.conclusive + conclusive,
+                "passed": self.passed + (conclusive and verdict.result is Result.PASS),
                 "failed": self.failed + (conclusive and verdict.result is Result.FAIL),
                 "inconclusive": self.inconclusive + (verdict.counts and not conclusive),
                 "errors": 0 if verdict.counts else self.errors + 1,

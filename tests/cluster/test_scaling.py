@@ -12,7 +12,10 @@ def moved(moves: int) -> Any:
 
 
 async def test_scaled_to_none_in_the_middle(served: Lab) -> None:
-    """A target with no replicas is waited for; it goes on with its replicas, and an abort ends at once."""
+    """A target with no replicas is waited for, with the former version; with replicas it goes on; an abort ends it."""
+
+    def image_of(case: Case) -> str:
+        return str(served.deployment(case.name).spec.template.spec.containers[0].image)
 
     async def asleep(case: Case) -> None:
         await case.run.until("2 moves", moved(2))
@@ -20,6 +23,7 @@ async def test_scaled_to_none_in_the_middle(served: Lab) -> None:
         status = await case.run.until("it waits", lambda s: "scaled to 0" in s.waiting_for)
         assert status.waiting_for == "replicas: the target is scaled to 0"
         await case.reaches(0, 0)
+        await until("the former version is back", lambda: image_of(case) == "example/chat:1")
 
     async def on() -> None:
         async with served.case("on", target={"ready_after": "2s"}) as case:

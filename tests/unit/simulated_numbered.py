@@ -56,7 +56,7 @@ class NumberedTarget(Target):
     def __init__(self, strategy: Strategy, replicas: int, seed: random.Random) -> None:
         super().__init__(strategy, replicas, seed)
         self.slots = {i: ("v0", pod) for i, pod in enumerate(self.sets["v0"].pods)}
-        self.baseline, self.partition = "v0", 0
+        self.baseline, self.below, self.partition = "v0", "v0", 0
         self.has_gate = seed.random() < 0.5
         """Whether the cluster has the feature gate."""
         self.max_unavailable = 1
@@ -97,13 +97,15 @@ class NumberedTarget(Target):
             del self.slots[number]
         for number in range(self.replicas):
             if number not in self.slots:
-                version = self.template if number >= self.partition else self.baseline
+                version = self.template if number >= self.partition else self.below
                 self.slots[number] = version, Pod(self._ready_at(version), self.now)
 
     def sync(self) -> bool:
         """Do one pass of the controller: create, remove what is beyond R, and replace some."""
         self.reconcile_sets()
         self.heeded = True
+        if not self.replicas:
+            self.below = self.template  # all of 0 replicas run it
         ready, going = self.ready, self._going()
         for number in going:
             del self.slots[number]
@@ -217,7 +219,8 @@ class NumberedTarget(Target):
 
     def _put(self, template: str, partition: int, rules: Rules) -> None:
         self.template, self.partition = template, partition
-        written, number = rules.strategy.max_unavailable, resolve_budget(rules.strategy, self.replicas).unavailable
+        number = resolve_budget(rules.strategy, max(self.replicas, 1)).unavailable
+        written = rules.strategy.max_unavailable
         self.max_unavailable = written if isinstance(written, str) else number
         self.served, self.lost, self.written_for = self.ready, 0, self.replicas
         self.tampered = self.spoiled = self.heeded = False
@@ -285,7 +288,7 @@ class NumberedTarget(Target):
         if (seen.old if state.goal is Goal.FORWARD else seen.new).total:
             return "the replicas have not reached their final counts yet"
         self._put(self.template, 0, rules)
-        self.owner, self.baseline = None, self.template
+        self.owner, self.baseline, self.below = None, self.template, self.template
         return ""
 
     def pause_controller(self, rules: Rules, state: State, decision: Decision) -> str:

@@ -376,7 +376,7 @@ class Target:
         if len(active) == 1:
             self._resized(active[0], self.replicas)
             return
-        size = self.replicas + self.surge
+        size = self.replicas + self.surge if self.replicas else 0
         missing = size - sum(s.replicas for s in active)
         # The largest first; of equals the newest when growing, the oldest when shrinking.
         active.sort(key=lambda s: (-s.replicas, -s.born if missing > 0 else s.born))
@@ -393,7 +393,7 @@ class Target:
             self._resized(replicaset, replicas)
 
     def _check(self, total: int, ready: int) -> None:
-        if self.spoiled or self.written_for != self.replicas:
+        if self.spoiled or not self.replicas or self.written_for != self.replicas:
             return  # what follows from another's write, or from the drop of R itself, is not ours
         budget = resolve_budget(self.strategy, self.replicas)
         if self.total > total and self.total > budget.ceiling:
@@ -636,7 +636,7 @@ class Target:
         seen = self.observe(rules, state)
         if seen.foreign is not None and not state.overrules:
             return str(seen.foreign)
-        budget = resolve_budget(rules.strategy, self.replicas)
+        budget = resolve_budget(rules.strategy, max(self.replicas, 1))
         if is_undone(seen, state.baseline.template, budget.unavailable):
             return ""
         spare = {state.baseline.template, self.template}

@@ -831,22 +831,36 @@ def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
     assert decide(RULES, MOVING, seen, NOW + 20).act is Act.FAIL
 
 
+ASLEEP = State(
+    owner="us", baseline=Version(template="v0"), wanted=Version(template="v1"), claimed=True, asleep=True,
+    progress_at=NOW,
+)  # fmt: skip
+AT_0 = see(0, 0, replicas=0)
+
+
 @pytest.mark.parametrize(
-    ("asleep", "replicas", "act"),
-    [(False, 0, Act.SLEEP), (True, 4, Act.WAKE), (True, 0, Act.WAIT)],
-    ids=["scaled-to-0", "has-replicas-again", "still-0"],
+    ("state", "seen", "act"),
+    [
+        pytest.param(ASLEEP.but(asleep=False), AT_0, Act.SLEEP, id="scaled-to-0"),
+        pytest.param(ASLEEP, see(4, 0), Act.WAKE, id="has-replicas-again"),
+        pytest.param(ASLEEP, AT_0, Act.UNDO, id="what-comes-back-is-the-baseline"),
+        pytest.param(ASLEEP, see(0, 0, replicas=0, template="v0"), Act.WAIT, id="still-0"),
+        pytest.param(ASLEEP, see(1, 0, replicas=0), Act.WAIT, id="its-replicas-go"),
+        pytest.param(ASLEEP, AT_0.model_copy(update={"pinned": True}), Act.WAIT, id="its-controller-is-behind"),
+        pytest.param(ASLEEP, AT_0.model_copy(update={"autonomous": True}), Act.WAIT, id="its-own-controller-rolls"),
+        pytest.param(ASLEEP, AT_0.model_copy(update={"home": Counts(4, 0)}), Act.WAIT, id="a-pair"),
+    ],
 )
-def test_a_target_of_0_replicas_sleeps(asleep: bool, replicas: int, act: Act) -> None:
-    state = State(owner="us", wanted=Version(template="v1"), claimed=True, asleep=asleep, progress_at=NOW)
-    assert decide(Rules(), state, see(replicas, 0, replicas=replicas), NOW).act is act
+def test_a_target_of_0_replicas_sleeps(state: State, seen: Observation, act: Act) -> None:
+    assert decide(Rules(), state, seen, NOW).act is act
 
 
 def test_no_gate_fails_a_target_of_0_replicas() -> None:
     """Nobody can answer it then. It begins anew with the first replicas after that."""
     rules = Rules.model_validate({"gates": [{"name": "ours", "webhook": {"name": "ours"}, "deadline": "60s"}]})
     opened = Tally(gate="ours", opened=NOW, sitting=0, since=NOW)
-    state = State(owner="us", wanted=Version(template="v1"), claimed=True, progress_at=NOW, tallies=(opened,))
-    seen = see(0, 0, replicas=0)
+    state = ASLEEP.but(asleep=False, tallies=(opened,))
+    seen = see(0, 0, replicas=0, template="v0")
     asleep = applied(rules, state, seen, decide(rules, state, seen, NOW), NOW)
     assert decide(rules, asleep, seen, NOW + 60).act is Act.WAIT and not due(rules, asleep, NOW + 60)
     seen = see(0, 4)

@@ -17,6 +17,8 @@ from activities.levers.deployment.patches import (
     HOLD_DEADLINE_S,
     finish_patch,
     hold_patch,
+    refuse_resizing,
+    refuse_stuck,
     resize_patch,
     rest_patch,
     resume_patch,
@@ -45,7 +47,7 @@ from activities.release import is_rolled
 from segue.budget import resolve_budget
 from segue.contract import WriteInput
 from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
-from segue.errors import Stale
+from segue.errors import Refused, Stale
 from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy
 from segue.spec.target import DeploymentTarget
@@ -246,6 +248,17 @@ def test_a_resize_waits_until_the_controller_has_followed() -> None:
     assert resize_patch(Objects(deployment(1, 8, 0), scaled_for(6, v1=6), []), free, request, 4) == {
         "spec": {"replicas": 4}
     }
+
+
+def test_a_deployment_whose_controller_is_stuck_is_refused() -> None:
+    """Its only active set has R replicas and a former R in its annotation: the controller corrects no such one."""
+    found, target = deployment(1, 8, 0, engaged=False), DeploymentTarget(name="chat")
+    with pytest.raises(Refused, match=r"replicaset v1, \S+desired-replicas is 9; scale it to 9 and back to 8"):
+        refuse_stuck(Objects(found, scaled_for(9, v1=8, v2=0), []), target)
+    for there in (scaled_for(8, v1=8), scaled_for(9, v1=9), scaled_for(9, v1=7, v2=1), sets(v1=8), []):
+        refuse_stuck(Objects(found, there, []), target)  # still being scaled, or right
+    with pytest.raises(Stale, match="has a stuck controller"):
+        refuse_resizing(Objects(deployment(2, 6, 2), scaled_for(9, v1=8, v2=0), []))
 
 
 def test_a_move_that_meets_a_target_scaled_to_0_is_decided_again() -> None:

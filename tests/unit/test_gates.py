@@ -52,6 +52,8 @@ def state(*tallies: Tally, **more: Any) -> State:
         pytest.param({"count": 3}, [PASS, PASS], UNSURE, id="not-asked-often-enough"),
         pytest.param({"count": 3}, [PASS, UNSURE, PASS, AWAY, PASS], PASS, id="only-conclusive-ones-count"),
         pytest.param({"count": 3, "failureLimit": 1}, [PASS, FAIL, PASS], PASS, id="as-many-failures-as-allowed"),
+        pytest.param({"failureLimit": 2}, [FAIL, FAIL], UNSURE, id="failures-that-are-allowed-are-no-pass"),
+        pytest.param({"failureLimit": 2}, [FAIL, FAIL, PASS], PASS, id="one-pass-after-them"),
         pytest.param({"count": 9, "failureLimit": 1}, [FAIL, PASS, FAIL], FAIL, id="one-failure-too-many"),
         pytest.param({"onFailure": "hold"}, [FAIL], UNSURE, id="holds-while-it-fails"),
         pytest.param({"onFailure": "hold"}, [FAIL, PASS], PASS, id="goes-on-when-it-passes"),
@@ -67,12 +69,12 @@ def test_answers_add_up(written: dict[str, Any], answers: list[str], stands: str
 
 @given(st.lists(st.sampled_from([PASS, FAIL, UNSURE, AWAY]), max_size=12), st.integers(1, 4), st.integers(0, 2))
 def test_never_passes_on_too_little(answers: list[str], count: int, limit: int) -> None:
-    """A pass has at least ``count`` conclusive answers and at most ``failureLimit`` failures, whatever the order."""
+    """A pass has ``count`` conclusive answers, one that passed and ``failureLimit`` failures, whatever the order."""
     policy = gate(count=count, failureLimit=limit)
     found = stand(policy, tally(policy, *answers)).result
     assert (found == FAIL) == (answers.count(FAIL) > limit)
     if found == PASS:
-        assert answers.count(PASS) + answers.count(FAIL) >= count
+        assert answers.count(PASS) and answers.count(PASS) + answers.count(FAIL) >= count
     assert stand(policy, tally(policy, *sorted(answers))).result == found
 
 
@@ -212,6 +214,13 @@ def test_weighted_gates(answers: dict[str, str], stands: str) -> None:
     weights = {"a": 2, "b": 1, "c": 1}
     weighted = [(weights[name], verdict(answer, name)) for name, answer in answers.items()]
     assert score(weighted, 75).result == stands
+
+
+def test_a_dry_run_makes_up_for_no_other_gate() -> None:
+    tried, light = gate("tried", weight=75, dryRun=True), gate("light", weight=25)
+    rules, found = Rules(gates=(tried, light)), state(tally(tried, FAIL), tally(light, FAIL))
+    assert [(v.gate, v.result) for v in standings(rules, found)] == [("tried", PASS), ("score", FAIL)]
+    assert [v.gate for v in standings(Rules(gates=(tried,)), found)] == ["tried"]
 
 
 def test_a_score_just_below_is_too_low() -> None:

@@ -120,7 +120,8 @@ def test_a_due_gate_ends_the_rest() -> None:
 )
 def test_where_nothing_is_due_the_decision_stays(state: State, later_s: float) -> None:
     """The rest is safe: thirty days later the same state and observation still decide to wait."""
-    observed = seen() if not state.asleep else seen(replicas=0, old=Side(), new=Side(), requested=Counts(0, 0))
+    at_0 = {"replicas": 0, "old": Side(), "new": Side(), "requested": Counts(0, 0), "template": "v1"}
+    observed = seen(**at_0) if state.asleep else seen()
     assert next_look_at(RULES, state, observed, None, NOW) is None
     assert [decide(RULES, state, observed, at).act for at in (NOW, NOW + later_s)] == [Act.WAIT, Act.WAIT]
 

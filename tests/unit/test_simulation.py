@@ -19,9 +19,9 @@ from simulated_pair import PairTarget
 from simulated_supervised import SupervisedTarget
 
 from segue.decide import Act, Decision
-from segue.observation import Cause, Problem, Version
+from segue.observation import Cause, Observation, Problem, Version
 from segue.spec import Rules, Strategy
-from segue.state import Before, Mark, Outcome, State
+from segue.state import Before, Mark, Outcome, Phase, State
 
 BATCH = 250
 ENOUGH = 5
@@ -112,6 +112,37 @@ def test_a_good_version_completes_without_what_was_not_ready_before() -> None:
         before = Before(replicas=target.replicas, ready=target.ready)
         driver.state = driver.state.but(progress_at=target.now, before=before)
         assert driver.run() is Outcome.COMPLETED, f"seed {seed}: {driver.state.failure}; {target}"
+
+
+@pytest.mark.parametrize("kind", [simulation.Target, NumberedTarget])
+@pytest.mark.parametrize("stop", ["asks", "failed", "paused"])
+def test_what_comes_back_from_0_is_the_former_version(kind: type[simulation.Target], stop: str) -> None:
+    """Its own controller would start all replicas in the present version: one that nobody approved, or a bad one."""
+    strategy = Strategy(max_surge=0, max_unavailable=1, waypoints=[{"at": 1, "approval": True}])
+    driver = simulation.Driver(1, kind)
+    driver.rules, driver.target, driver.ends_at = Rules(strategy=strategy), kind(strategy, 4, random.Random(1)), 0.0
+    target, failed = driver.target, Problem(cause=Cause.UNREADY, message="why")
+    target.quality["v1"], target.spare_places, target.mirrored_from = "good", None, simulation.NEVER
+    driver.state = driver.state.but(before=None, progress_at=target.now)
+
+    def scaled_to(replicas: int) -> Observation:
+        target.replicas = replicas
+        for _ in range(40):
+            target.pass_time(5)
+            while target.sync():
+                pass
+            driver._step(faulty=False)
+        return target.observe(driver.rules, driver.state)
+
+    assert scaled_to(4).new.ready == 1 and driver.state.waypoint is not None
+    if stop == "failed":
+        driver.state = driver.state.failing(failed, target.now, roll_back=False)
+    elif stop == "paused":
+        driver.state = driver.state.but(paused="she asked")
+    assert scaled_to(0).template == "v0" and driver.state.phase is not Phase.NEEDS_HUMAN
+    seen = scaled_to(4)
+    assert (seen.old.ready, seen.new.ready) == ((3, 1) if stop == "asks" else (4, 0))
+    assert (driver.state.waypoint is not None) is (stop == "asks")
 
 
 def test_a_seed_plays_the_same_again() -> None:

@@ -219,6 +219,11 @@ ROWS: dict[str, Row] = {
         {"mark": MARK, "overrules": False, "foreign": None, "writes": 7, "progress_at": NOW},
         [("undone", "back to v0")],
     ),
+    "undo while it is scaled to 0": (
+        STATE.but(asleep=True, verified=True, waypoint=Reached(index=0, at="1", hold_until=NOW, approved=True)),
+        decided(Act.UNDO), DONE,
+        {"mark": MARK, "writes": 7, "progress_at": NOW, "verified": False, "waypoint": None}, [("undone", "why")],
+    ),
     "undo a step": (
         BACK, decided(Act.UNDO, counts=COUNTS), DONE,
         {"mark": MARK, "writes": 7, "progress_at": NOW}, [("undone", "why (2 old, 2 new)")],

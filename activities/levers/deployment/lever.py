@@ -27,6 +27,7 @@ from activities.levers.deployment.patches import (
     pause_patch,
     refuse_asleep,
     refuse_resizing,
+    refuse_stuck,
     resize_patch,
     rest_patch,
     resume_patch,
@@ -182,6 +183,7 @@ class DeploymentLever:
         refuse_being_deleted(deployment, request.target)
         if not engaged:
             refuse_unsettled(objects, request.target)
+            refuse_stuck(objects, request.target)
         refuse_others(owner, request, engaged=engaged)
         start = saved_baseline(deployment)["template"] if engaged else deployment["spec"]["template"]
         wanted, warnings = request.wanted, tuple[str, ...]()

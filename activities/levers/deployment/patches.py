@@ -36,7 +36,7 @@ from segue.contract import PrepareInput, WriteInput
 from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
-from segue.spec import Change, Rules
+from segue.spec import Change, Rules, Target
 from segue.units import counted, resolve, share
 
 HOLD_DEADLINE_S = 2_147_483_647
@@ -238,13 +238,44 @@ def refuse_resizing(objects: Objects) -> None:
         raise Stale(problem)
 
 
+def refuse_stuck(objects: Objects, target: Target) -> None:
+    """Refuse a Deployment whose controller takes it for one that is being scaled, and makes no rollout.
+
+    Raises:
+        Refused: with what makes it act again.
+    """
+    stuck = _stuck(objects)
+    if stuck:
+        replicas = replicas_of(objects.deployment)
+        fix = f"scale it to {replicas + 1} and back to {replicas}: then its controller corrects the annotation"
+        raise Refused(stuck, field="target", value=str(target), fix=fix)
+
+
+def _stuck(objects: Objects) -> str:
+    """Return why the controller does nothing: its annotation on the only active ReplicaSet has another R.
+
+    It corrects that only when it scales the set, and this one has R replicas (``scale`` in its ``sync.go``).
+    """
+    active, replicas = _active(objects), replicas_of(objects.deployment)
+    if [rs["spec"]["replicas"] for rs in active] != [replicas]:
+        return ""
+    desired = annotations_of(active[0]).get(DESIRED, str(replicas))
+    found = f"has a stuck controller: on replicaset {active[0]['metadata']['name']}, {DESIRED} is {desired}"
+    return "" if desired == str(replicas) else found
+
+
 def _resizing(objects: Objects) -> str:
     """Return why to wait while the controller scales both sides: other fields would change the proportion."""
     replicas = replicas_of(objects.deployment)
-    active = [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
-    if any(annotations_of(rs).get(DESIRED, str(replicas)) != str(replicas) for rs in active):
+    if stuck := _stuck(objects):
+        return f"the Deployment {stuck}"
+    if any(annotations_of(rs).get(DESIRED, str(replicas)) != str(replicas) for rs in _active(objects)):
         return f"the controller is still scaling to {counted(replicas, 'replica')}"
     return ""
+
+
+def _active(objects: Objects) -> list[Object]:
+    return [rs for rs in objects.replicasets if rs["spec"].get("replicas")]
 
 
 def _moving(objects: Objects) -> str:

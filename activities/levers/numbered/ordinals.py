@@ -276,7 +276,7 @@ def read(
     kept = stuck(numbered.pods, rules.readiness.deadline.total_seconds(), now, waits=True)
     hindrance = with_stuck(hindrance, kept, sum(not each.name for each in coming))
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
-    pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
+    can_return = numbered.partition < HOLD or may_go_back(numbered, relaxed, state.baseline.template)
     return Observation(
         replicas=len(replicas),
         old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
@@ -286,7 +286,7 @@ def read(
         generation=found["metadata"].get("generation", 0),
         owner=annotations_of(found).get(OWNER),
         engaged=(numbered.engaged and not is_undone) or broken,
-        pinned=pinned,
+        pinned=not broken and not can_return,
         autonomous=autonomous,
         own_unavailable=own_unavailable if autonomous and not back and numbered.engaged else None,
         numbered=True,

@@ -609,7 +609,8 @@ class PartitionLever(ABC):
         numbered = await self._fetch(request.target)
         check_owner(numbered.found, request.state, engaged=numbered.engaged)
         state, of_release = request.state, request.note.why if request.note else ""
-        return await self._kept(numbered, request, baseline, state.ending, str(state.failure or of_release))
+        outcome = state.ending if state.goal is Goal.BACK else ""  # at 0 replicas a rollout forward goes back, too
+        return await self._kept(numbered, request, baseline, outcome, str(state.failure or of_release))
 
     async def finish(self, request: WriteInput, now: float) -> Written:
         """Restore the target's own settings, and remove Segue's annotations."""
