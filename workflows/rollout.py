@@ -85,14 +85,30 @@ NOTHING = RawValue(Payload())
 R = TypeVar("R", bound=Frozen)
 
 
-def _validated(name: str, update: Any) -> None:
-    """Make ``RolloutWorkflow._check`` the update's validator; the SDK requires the update's own signature."""
+# A handler's ``self`` has no annotation: the SDK would take it for an argument of the message.
 
-    def check(self: "RolloutWorkflow", sent: RawValue = NOTHING) -> None:
+
+def _signal(name: str) -> Any:
+    """Return the handler of a message as a signal."""
+
+    async def handle(self, sent: RawValue = NOTHING) -> None:  # type: ignore[no-untyped-def]
+        await self._signalled(name, sent)
+
+    return workflow.signal(name=name)(handle)
+
+
+def _update(name: str) -> Any:
+    """Return the handler of a message as an update, which is refused before it is recorded in the history."""
+
+    async def handle(self, sent: RawValue = NOTHING) -> str:  # type: ignore[no-untyped-def]
+        return str(await self._updated(name, sent))
+
+    def check(self, sent: RawValue = NOTHING) -> None:  # type: ignore[no-untyped-def]
         self._check(name, sent)
 
-    check.__annotations__ = dict(update.__annotations__, **{"return": None})
+    update: Any = workflow.update(name=name)(handle)
     update.validator(check)
+    return update
 
 
 @workflow.defn(name=contract.WORKFLOW)
@@ -717,77 +733,10 @@ class RolloutWorkflow:
             self._state = self._state.noted(_now(), "signal refused", str(refused.message), by)
 
     async def _updated(self, name: str, sent: RawValue) -> str:
-        return await self._receive(_read(name, sent))
-
-    def _check(self, name: str, sent: RawValue) -> None:
-        """Refuse an invalid update before it is recorded in the history."""
+        """Apply an update and return the phase; for a retarget, return as soon as the API server has tried it."""
         message = _read(name, sent)
-        try:
-            messages.receive(message, self._state, _now())
-        except Refused as refused:
-            raise _application_error(refused) from None
-
-    @workflow.signal(name="pause")
-    async def signal_pause(self, sent: RawValue = NOTHING) -> None:
-        """Pause progress."""
-        await self._signalled("pause", sent)
-
-    @workflow.signal(name="resume")
-    async def signal_resume(self, sent: RawValue = NOTHING) -> None:
-        """Continue."""
-        await self._signalled("resume", sent)
-
-    @workflow.signal(name="retarget")
-    async def signal_retarget(self, sent: RawValue = NOTHING) -> None:
-        """Roll to another version from here."""
-        await self._signalled("retarget", sent)
-
-    @workflow.signal(name="abort")
-    async def signal_abort(self, sent: RawValue = NOTHING) -> None:
-        """Roll back to the baseline."""
-        await self._signalled("abort", sent)
-
-    @workflow.signal(name="scale")
-    async def signal_scale(self, sent: RawValue = NOTHING) -> None:
-        """Set the replicas."""
-        await self._signalled("scale", sent)
-
-    @workflow.signal(name="settle")
-    async def signal_settle(self, sent: RawValue = NOTHING) -> None:
-        """Keep what is ready, and pause."""
-        await self._signalled("settle", sent)
-
-    @workflow.signal(name="approve")
-    async def signal_approve(self, sent: RawValue = NOTHING) -> None:
-        """Approve the waypoint."""
-        await self._signalled("approve", sent)
-
-    @workflow.signal(name="reject")
-    async def signal_reject(self, sent: RawValue = NOTHING) -> None:
-        """Reject the waypoint."""
-        await self._signalled("reject", sent)
-
-    @workflow.signal(name="promote")
-    async def signal_promote(self, sent: RawValue = NOTHING) -> None:
-        """Skip the remaining holds."""
-        await self._signalled("promote", sent)
-
-    @workflow.update(name="pause")
-    async def update_pause(self, sent: RawValue = NOTHING) -> str:
-        """Pause progress, and return the phase."""
-        return await self._updated("pause", sent)
-
-    @workflow.update(name="resume")
-    async def update_resume(self, sent: RawValue = NOTHING) -> str:
-        """Continue, and return the phase."""
-        return await self._updated("resume", sent)
-
-    @workflow.update(name="retarget")
-    async def update_retarget(self, sent: RawValue = NOTHING) -> str:
-        """Roll to another version from here, and return as soon as the API server has tried it."""
-        message = _read("retarget", sent)
         response = await self._receive(message)
-        if messages.stops(message):
+        if not isinstance(message, messages.RetargetTo) or messages.stops(message):
             return response
         number = self._retargets
         await workflow.wait_condition(
@@ -798,43 +747,33 @@ class RolloutWorkflow:
             raise answer
         return answer
 
-    @workflow.update(name="abort")
-    async def update_abort(self, sent: RawValue = NOTHING) -> str:
-        """Roll back to the baseline, and return the phase."""
-        return await self._updated("abort", sent)
+    def _check(self, name: str, sent: RawValue) -> None:
+        """Refuse an invalid update before it is recorded in the history."""
+        message = _read(name, sent)
+        try:
+            messages.receive(message, self._state, _now())
+        except Refused as refused:
+            raise _application_error(refused) from None
 
-    @workflow.update(name="scale")
-    async def update_scale(self, sent: RawValue = NOTHING) -> str:
-        """Set the replicas, and return the phase."""
-        return await self._updated("scale", sent)
+    signal_pause = _signal("pause")
+    signal_resume = _signal("resume")
+    signal_retarget = _signal("retarget")
+    signal_abort = _signal("abort")
+    signal_scale = _signal("scale")
+    signal_settle = _signal("settle")
+    signal_approve = _signal("approve")
+    signal_reject = _signal("reject")
+    signal_promote = _signal("promote")
 
-    @workflow.update(name="settle")
-    async def update_settle(self, sent: RawValue = NOTHING) -> str:
-        """Keep the replicas that are ready, pause, and return the phase."""
-        return await self._updated("settle", sent)
-
-    @workflow.update(name="approve")
-    async def update_approve(self, sent: RawValue = NOTHING) -> str:
-        """Approve the waypoint, and return the phase."""
-        return await self._updated("approve", sent)
-
-    @workflow.update(name="reject")
-    async def update_reject(self, sent: RawValue = NOTHING) -> str:
-        """Reject the waypoint, and return the phase."""
-        return await self._updated("reject", sent)
-
-    @workflow.update(name="promote")
-    async def update_promote(self, sent: RawValue = NOTHING) -> str:
-        """Skip the remaining holds, and return the phase."""
-        return await self._updated("promote", sent)
-
-    for _name, _update in {
-        "pause": update_pause, "resume": update_resume, "retarget": update_retarget, "abort": update_abort,
-        "scale": update_scale, "settle": update_settle, "approve": update_approve, "reject": update_reject,
-        "promote": update_promote,
-    }.items():  # fmt: skip
-        _validated(_name, _update)
-    del _name, _update
+    update_pause = _update("pause")
+    update_resume = _update("resume")
+    update_retarget = _update("retarget")
+    update_abort = _update("abort")
+    update_scale = _update("scale")
+    update_settle = _update("settle")
+    update_approve = _update("approve")
+    update_reject = _update("reject")
+    update_promote = _update("promote")
 
 
 def _result(act: Activity[Any, R], raw: RawValue | None) -> R:
