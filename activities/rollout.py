@@ -58,7 +58,8 @@ from segue.contract import (
     WriteInput,
     Written,
 )
-from segue.decide import Act, Decision, asks_for_room, decide
+from segue.decide import asks_for_room, decide
+from segue.decision import Act, Decision
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, Stale, Unadmitted, shown
 from segue.four_eyes import AUTHORS, refuse_own
 from segue.gates import Verdict

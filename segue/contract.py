@@ -10,7 +10,7 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import Field
 
 from segue.as_before import as_before
-from segue.decide import Decision
+from segue.decision import Decision
 from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from segue.as_before import with_ready
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision, is_released, repeatable
+from segue.decide import is_released, repeatable
+from segue.decision import Act, Decision
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import KEPT, Wrote, in_a_row

@@ -39,7 +39,8 @@ with workflow.unsafe.imports_passed_through():
         WriteInput,
         Written,
     )
-    from segue.decide import Act, Decision, movable_since
+    from segue.decide import movable_since
+    from segue.decision import Act, Decision
     from segue.errors import Refused, shown
     from segue.gates import Result, combined
     from segue.history import Note, described

@@ -27,7 +27,8 @@ from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
 from segue.contract import Prepared, PrepareInput, WatchInput, WriteInput
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.errors import Conflict, Fenced, NotFound, TimedOut
 from segue.history import RELEASED, Note
 from segue.observation import RELEASED_BY, Observation, Version

@@ -7,7 +7,7 @@ differ from the history: the SDK's own way to fail a workflow task.
 from temporalio.workflow import NondeterminismError
 
 import segue.transition
-from segue.decide import Act
+from segue.decision import Act
 from segue.leaving import leave
 from segue.state import State
 from worker.__main__ import main

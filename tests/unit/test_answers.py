@@ -9,7 +9,7 @@ from activities.levers.ownership import foreign_template, mark_of
 from activities.levers.template import fingerprint
 from activities.levers.writing import Snapshot, altered, write
 from segue.contract import WriteInput, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.errors import Fenced, Stale
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules

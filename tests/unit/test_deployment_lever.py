@@ -44,7 +44,8 @@ from activities.levers.template import fingerprint
 from activities.release import is_rolled
 from segue.budget import resolve_budget
 from segue.contract import WriteInput
-from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
+from segue.decide import PAUSE_EVERY_S, decide
+from segue.decision import Act, Decision
 from segue.errors import Stale
 from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy

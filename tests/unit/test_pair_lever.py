@@ -15,7 +15,8 @@ from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
 from activities.release.pair import refuse_missing, remove
 from segue.contract import PrepareInput, WriteInput
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Counts, Version
 from segue.spec import MADE_LABEL, Change, Rules

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.draining import Emptying
 from segue.errors import Refused
 from segue.gates import Result, Verdict

@@ -96,7 +96,7 @@ from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.as_before import is_undone
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.decide import Act
+from segue.decision import Act
 from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, SegueError, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
