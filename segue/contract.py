@@ -270,6 +270,11 @@ class Written(Frozen):
     warning: str = ""
     """What could not be written beside the target, for the report; empty if everything was."""
 
+    def with_more(self, writes: int = 0, *warnings: str) -> Self:
+        """Return the result with more writes beside it, and with more warnings; an empty one adds none."""
+        warning = "; ".join(filter(None, (self.warning, *warnings)))
+        return self.model_copy(update={"writes": self.writes + writes, "warning": warning})
+
 
 class VerifyInput(Frozen):
     """Evaluate all gates."""

@@ -259,7 +259,7 @@ class SupervisedLever:
             return written
         why = "its operator does not remove them while others are not ready; mend or delete those"
         warning = f"of the new version, {counted(len(left), 'unready replica')} remain, such as {left[0].name}: {why}"
-        return written.model_copy(update={"warning": warning})
+        return written.with_more(0, warning)
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False

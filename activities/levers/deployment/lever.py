@@ -251,7 +251,7 @@ class DeploymentLever:
             raise ValueError("a scale needs counts")
         told = await self._drain(request, goal, now)
         written = await self._moved_to(goal, request, now)
-        return written.model_copy(update={"warning": "; ".join(filter(None, (written.warning, told)))})
+        return written.with_more(0, told)
 
     async def _moved_to(self, goal: Counts, request: WriteInput, now: float) -> Written:
         step, old = goal, set[str]()
@@ -272,8 +272,7 @@ class DeploymentLever:
         if regained is not None:
             return regained
         made = await self._copies_made(request)
-        written = _stored(await self._write(request, now, make, check=check, fresh=objects))
-        written = written.model_copy(update={"writes": written.writes + made})
+        written = _stored(await self._write(request, now, make, check=check, fresh=objects)).with_more(made)
         if not written.done or step == goal or written.mark is None:
             return written
         gone = await self._gone(request.target, old, step.old)
@@ -282,9 +281,7 @@ class DeploymentLever:
         again = request.model_copy(update={"generation": written.mark.generation})
         takes_more = goal.old < step.old
         last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
-        return _stored(
-            last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
-        )
+        return _stored(_after(written, last))
 
     async def _regained(self, request: WriteInput, goal: Counts, now: float, objects: Objects) -> Written | None:
         """Bring old replicas back, which the controller never does by itself. Returns None if there are enough.
@@ -309,9 +306,7 @@ class DeploymentLever:
         await patch_set(self._cluster, baseline, {"spec": {"replicas": replicas}})
         again = request.model_copy(update={"generation": first.mark.generation})
         last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
-        return _stored(
-            last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
-        )
+        return _stored(_after(first, last).with_more(1))
 
     async def _paused(self, request: WriteInput, moved: Written) -> Written:
         """Pause the controller once it has started the move; at once if the template is not the wanted one.
@@ -409,13 +404,11 @@ class DeploymentLever:
             return late
         counts = request.decision.counts or Counts(0, 0)
         ours = [each for each in objects.replicasets if _is_of(each, request.state.wanted.template)]
-        writes = written.writes
-        for replicaset in ours:
-            if _requested_replicas(replicaset) > counts.new:
-                await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
-                writes += 1
+        larger = [each for each in ours if _requested_replicas(each) > counts.new]
+        for replicaset in larger:
+            await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
         await await_noticed(self._cluster, objects.deployment, {each["metadata"]["uid"] for each in ours})
-        return written.model_copy(update={"writes": writes})
+        return written.with_more(len(larger))
 
     async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, with the controller unpaused.
@@ -461,9 +454,9 @@ class DeploymentLever:
             again = request.model_copy(update={"generation": written.mark.generation})
             resumed = await self._write(again, now, resume)
             mark = resumed.mark or written.mark
-            written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
+            written = written.with_more(resumed.writes).model_copy(update={"mark": mark})
         more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
-        return _stored(written.model_copy(update={"writes": written.writes + kept + spared + more}))
+        return _stored(written.with_more(kept + spared + more))
 
     async def _noticed(self, target: Target) -> Objects:
         """Read the target when its controllers have removed what they were to remove, and counted that.
@@ -562,11 +555,9 @@ class DeploymentLever:
         cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
-        writes = written.writes + finished + cleaned.writes + pruned
         runs = [deployment["spec"]["template"]]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
-        return written.model_copy(update={"writes": writes, "warning": warning})
+        return written.with_more(finished + cleaned.writes + pruned, cleaned.left, edited)
 
     async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:
         """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
@@ -654,6 +645,11 @@ def _requested_replicas(replicaset: Object) -> int:
     return int(replicaset["spec"].get("replicas", 0))
 
 
+def _after(first: Written, last: Written) -> Written:
+    """Return the result of the last of two writes, with the number of both."""
+    return last.with_more(first.writes).model_copy(update={"mark": last.mark or first.mark})
+
+
 def _stored(written: Written) -> Written:
     """Return a move with the intended mark, unpaused. If the Deployment is paused then, somebody else paused it."""
     mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
@@ -673,7 +669,7 @@ def _paused_after(request: WriteInput, moved: Written, patch: Object, after: Obj
         meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
         mark = mark.model_copy(update={"token": lever_token(meant)})
     mark = mark_after_pause(mark, after["metadata"]["generation"])
-    return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
+    return moved.with_more(1).model_copy(update={"mark": mark})
 
 
 def _old_sets(objects: Objects, state: State) -> set[str]:

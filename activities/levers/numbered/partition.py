@@ -443,7 +443,7 @@ class PartitionLever(ABC):
         after = await self._after(request) if written.done else 0
         if written.done and gives_up:  # unready replicas of the wanted version come back as old ones
             after += await self._unblock(await self._fetch(request.target), {request.state.baseline.template})
-        return written.model_copy(update={"writes": written.writes + made + after})
+        return written.with_more(made + after)
 
     async def _after(self, request: WriteInput) -> int:
         """Delete what would block the wanted version, and note the rollout on a revision that existed before."""
@@ -570,7 +570,7 @@ class PartitionLever(ABC):
         if late := overtaken(numbered.found, written):
             return late
         deleted = await self._unblock(numbered, {request.state.baseline.template})
-        return written.model_copy(update={"writes": written.writes + deleted})
+        return written.with_more(deleted)
 
     async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, and delete broken replicas of other versions, which could block it.
@@ -594,7 +594,7 @@ class PartitionLever(ABC):
 
         written = await self._write(request, now, make)
         deleted = await self._unblock_back(request) if written.done else 0
-        return written.model_copy(update={"writes": written.writes + kept + deleted})
+        return written.with_more(kept + deleted)
 
     async def _unblock_back(self, request: WriteInput) -> int:
         """Delete broken replicas, except of the baseline and of the baseline as admission stored it."""
@@ -637,8 +637,7 @@ class PartitionLever(ABC):
         pruned = await prune_copies(self._cluster, numbered.found, templates)
         runs, since = self.pod_templates(numbered.template), request.state.began_at
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, since)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
-        return written.model_copy(update={"writes": written.writes + cleaned.writes + pruned, "warning": warning})
+        return written.with_more(cleaned.writes + pruned, cleaned.left, edited)
 
     async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> Cleaned:
         """Remove the annotations that the controller copied; the note of each version's outcome stays.

@@ -325,9 +325,7 @@ class PairLever:
         sides = [each for each in (writing.pair.old, writing.pair.new) if each is not None]
         runs = [each.deployment["spec"]["template"] for each in sides if replicas_of(each.deployment)]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        told = (writing.warning, changed_by_others(writing.pair, request.state), cleaned.left, edited)
-        warning = "; ".join(filter(None, told))
-        return writing.written.model_copy(update={"warning": warning})
+        return writing.written.with_more(0, changed_by_others(writing.pair, request.state), cleaned.left, edited)
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
         """Release both Deployments, unless an earlier attempt did."""
