@@ -161,29 +161,20 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     back = state.goal is Goal.BACK
     sets = [read_set(rs, objects.pods) for rs in objects.replicasets]
     pivot = state.baseline.template if back else state.wanted.template
-    named, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
-    old, new = (named, others) if back else (others, named)
-    coming = named
+    coming, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
+    old, new = (coming, others) if back else (others, coming)
+    rising, falling = ([p for s in side for p in s.pods] for side in (coming, others))
     # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
     restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
-    proven_times = [
-        p.ready_since for s in coming for p in s.pods if p.proven(min_ready_s, restarts, now) and p.ready_since
-    ]
-    soon = [
-        p.ready_since + min_ready_s
-        for s in coming
-        for p in s.pods
-        if p.ready_since is not None and p.ready_since + min_ready_s > now
-    ]
+    proven_times = [p.ready_since for p in rising if p.proven(min_ready_s, restarts, now) and p.ready_since]
+    soon = [at for p in rising if p.ready_since is not None and (at := p.ready_since + min_ready_s) > now]
     leaving = [at for pod in objects.pods if (at := stop_requested_at(pod)) is not None]
     ended = ended_of(objects, pivot)
-    rising = [p for s in coming for p in s.pods]
-    falling = [p for s in sets if s.version != pivot for p in s.pods]
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
     lacking = [m for s in coming for m in s.missing]
     deadline_s = rules.readiness.deadline.total_seconds()
-    deniers = denying_both(lacking, (m for s in sets if s.version != pivot for m in s.missing))
+    deniers = denying_both(lacking, (m for s in others for m in s.missing))
     hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     short = replicas_of(deployment) + unplaced.unplaced - sum(s.replicas for s in sets)
     hindrance = with_full_quota(hindrance, lacking, short, deadline_s, now)
