@@ -6,7 +6,6 @@ first.
 """
 
 import asyncio
-import contextlib
 import copy
 import functools
 import json
@@ -40,7 +39,6 @@ from activities.levers.ownership import (
     labels_of,
     latest_of,
     noted,
-    outcome_noted,
     packed,
     refuse_being_deleted,
     refuse_lost,
@@ -56,7 +54,7 @@ from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, l
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import SLOW_S, Cleaned, clean_revisions
+from activities.levers.writing import SLOW_S, Cleaned, clean_revisions, note_outcomes
 from activities.watching import NamespaceWatch, Watches
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -536,17 +534,6 @@ class _Writing:
     async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
 
-    async def note_outcome(self, new: Objects) -> None:
-        """Note the outcome on the new Deployment's revisions that it does not keep running."""
-        for each in new.replicasets:
-            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.request)
-            if annotations:
-                metadata = each["metadata"]
-                patch = {"metadata": {"annotations": annotations}}
-                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                    await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
-                    self.writes += 1
-
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
         new = self.pair.new
@@ -575,7 +562,7 @@ class _Writing:
         patch: Object = {"metadata": {"annotations": {OWNER: None, **(self.notes if restores or not back else {})}}}
         if restores:
             patch["spec"] = {"template": {**(own or {}), "$patch": "replace"}}
-        await self.note_outcome(new)
+        self.writes += await note_outcomes(self.cluster, new.replicasets, self.request, cleans=False)
         await self.patch(patch, is_old=False)
 
     async def clean(self) -> Cleaned:
