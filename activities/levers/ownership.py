@@ -363,13 +363,6 @@ def outcome_noted(revision: Object, version: str, request: WriteInput) -> dict[s
     return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
 
 
-PATCH_FIX = (
-    "first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was terminated; "
-    "then start with the new patch"
-)
-"""What to do when a patch meets a template that is not the baseline."""
-
-
 # --- the owner ----------------------------------------------------------------------------------------------
 
 

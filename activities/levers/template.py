@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -81,6 +81,37 @@ def containers_of(template: Object) -> frozenset[str]:
 def sidecars_of(spec: Object) -> list[Object]:
     """Return the init containers that run as long as the pod."""
     return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
+
+
+def refuse_patch_elsewhere(start: Object, present: Object) -> None:
+    """Refuse a patch, which the API server merges onto the ``present`` template, if it is for another one.
+
+    Raises:
+        Refused: naming how to end the rollout that holds the target.
+    """
+    if fingerprint(start) != fingerprint(present):
+        raise Refused(
+            "can only be applied while the target runs its baseline",
+            field="spec.change.patch",
+            fix="first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was "
+            "terminated; then start with the new patch",
+        )
+
+
+def at_revision(change: Change, templates: Mapping[str, Object]) -> Object:
+    """Return the template of the revision that a change names; ``templates`` are those that the controller keeps.
+
+    Raises:
+        Refused: for a revision that it does not keep.
+    """
+    found = templates.get(str(change.revision))
+    if found is None:
+        known = ", ".join(sorted(templates, key=int))
+        raise Refused(
+            "is not a revision of the target", field="spec.change.revision", value=change.revision,
+            fix=f"use one of: {known} (see `segue history`)",
+        )  # fmt: skip
+    return copy.deepcopy(found)
 
 
 def apply_change(template: Object, change: Change, uid: str) -> Object:

@@ -137,10 +137,9 @@ class DeploymentLever:
         """Return the template that a change makes; the API server merges a patch, by a dry run."""
         namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
         if change.patch is None:
-            sets = (
-                await self._cluster.list("replicasets", namespace, selector_of(deployment)) if change.revision else {}
-            )
-            start = start_of(Objects(deployment, sets.get("items", []), []), change, start)
+            if change.revision:
+                sets = await self._cluster.list("replicasets", namespace, selector_of(deployment))
+                start = start_of(sets["items"], change, start)
             return apply_change(start, change, deployment["metadata"]["uid"])
         patch = {"spec": {"template": change.patch}}
         tried = await self._cluster.patch("deployments", namespace, name, patch, dry_run=True)
@@ -184,7 +183,7 @@ class DeploymentLever:
         start = saved_baseline(deployment)["template"] if engaged else deployment["spec"]["template"]
         wanted, warnings = request.wanted, tuple[str, ...]()
         if wanted is None:
-            tried = await self._tried(request, deployment, start_of(objects, request.change, start))
+            tried = await self._tried(request, deployment, start_of(objects.replicasets, request.change, start))
             await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
             wanted, warnings = version_of(template), warnings_of(deployment, start, tried, request.rules)

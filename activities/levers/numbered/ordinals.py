@@ -4,7 +4,6 @@ The controller moves replicas from the partition on to the newest version, the h
 their version. A replica is replaced under its own number, so old and new replicas always add up to R.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -14,11 +13,10 @@ from activities.ended_pods import Gone, has_ended, read_ended
 from activities.levers.controllers import idle
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
 from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at, stuck
-from activities.levers.template import fingerprint, fingerprinting_once
+from activities.levers.template import at_revision, fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
-from segue.errors import Refused
 from segue.failures import diagnose, worst
 from segue.hindrance import Hindrance, hindrance_of, with_stuck
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
@@ -413,12 +411,5 @@ def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object
     """
     if change is None or change.revision is None:
         return start
-    known = {each["revision"]: numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
-    if change.revision not in known:
-        raise Refused(
-            "is not a revision of the target",
-            field="spec.change.revision",
-            value=change.revision,
-            fix=f"use one of: {', '.join(map(str, sorted(known)))} (see `segue history`)",
-        )
-    return copy.deepcopy(known[change.revision])
+    named = {str(each["revision"]): numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
+    return at_revision(change, named)

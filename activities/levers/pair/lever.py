@@ -28,7 +28,6 @@ from activities.levers.ownership import (
     CHANGE,
     MOVE_FIX,
     OWNER,
-    PATCH_FIX,
     REPLICAS,
     START_FIX,
     WRITES,
@@ -52,7 +51,7 @@ from activities.levers.ownership import (
 )
 from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, left_to_others, mark_of, read
 from activities.levers.pods import is_active
-from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.template import apply_change, fingerprint, refuse_patch_elsewhere, stopping_of, version_of
 from activities.levers.waiting import until_read
 from activities.levers.writing import SLOW_S, Cleaned, clean_revisions, note_outcomes
 from activities.watching import NamespaceWatch, Watches
@@ -213,12 +212,7 @@ class PairLever:
         metadata = side.deployment["metadata"]
         if change.patch is None:
             return apply_change(start, change, metadata["uid"])
-        if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
-            raise Refused(
-                "can only be applied while the target runs its baseline",
-                field="spec.change.patch",
-                fix=PATCH_FIX,
-            )
+        refuse_patch_elsewhere(start, side.deployment["spec"]["template"])
         patch = {"spec": {"template": change.patch}}
         merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
         found: Object = merged["spec"]["template"]
