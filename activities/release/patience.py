@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.controllers import is_observed
 from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.reading import Objects, yet_to_remove
 from activities.levers.ownership import BASELINE, annotations_of, being_deleted, replicas_of, saved_baseline
@@ -61,7 +62,7 @@ def _left(deployment: Object) -> str:
 def _still_to_do(deployment: Object) -> str:
     status = deployment.get("status", {})
     replicas, updated = replicas_of(deployment), status.get("updatedReplicas", 0)
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+    if not is_observed(deployment):
         return "the Deployment controller has not observed the change yet"
     if updated < replicas:
         return f"{updated} of {replicas} replicas updated"
@@ -76,7 +77,7 @@ def _still_to_do(deployment: Object) -> str:
 def _not_as_counted(objects: Objects) -> str:
     """Return why its pods are not yet what the status of a Deployment that is done says; empty if they are."""
     for each in objects.replicasets:
-        if each.get("status", {}).get("observedGeneration", 0) < each["metadata"]["generation"]:
+        if not is_observed(each):
             return f"the controller of replicaset {each['metadata']['name']} has not observed the change yet"
     if pending := yet_to_remove(objects):
         return pending
