@@ -38,12 +38,12 @@ def is_written(state: State, decision: Decision) -> bool:
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
-def attempted(state: State, decision: Decision, seen: Observation | None = None) -> State:
+def attempted(state: State, decision: Decision, seen: Observation) -> State:
     """Return the state while a decision is written. If the answer is lost, the target shows whether it is written.
 
     A person who overrules what a lost future of the rollout wrote continues after its writes.
     """
-    known = seen.foreign.attempts if seen is not None and seen.foreign is not None else 0
+    known = seen.foreign.attempts if seen.foreign is not None else 0
     return state.but(finishing=decision.act is Act.FINISH, attempts=max(state.attempts, known) + 1)
 
 

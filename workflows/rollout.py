@@ -420,7 +420,7 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
-        self._state = attempted(self._state, decision, self._seen)
+        self._state = attempted(self._state, decision, self._observed)
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
@@ -436,7 +436,8 @@ class RolloutWorkflow:
         self._waits = f"{counts.old} old and {counts.new} new replicas to be ready" if counts else decision.waits_for
 
     async def _carry_out(self, decision: Decision) -> Written:
-        unwritten = self._seen is None or self._seen.template != self._state.wanted.template
+        seen = self._observed
+        unwritten = seen.template != self._state.wanted.template
         self._finishing = decision.act is Act.FINISH
         try:
             return await self._do(
@@ -446,11 +447,11 @@ class RolloutWorkflow:
                     rules=self._spec.rules,
                     state=self._state.brief,
                     decision=decision,
-                    replicas=self._observed.replicas,
+                    replicas=seen.replicas,
                     change=self._spec.change if unwritten else None,
-                    generation=self._seen.generation if self._seen else 0,
-                    routed=self._seen.routed if self._seen else None,
-                    ready_at=movable_since(self._spec.rules, self._state, self._seen) if self._seen else 0.0,
+                    generation=seen.generation,
+                    routed=seen.routed,
+                    ready_at=movable_since(self._spec.rules, self._state, seen),
                     note=self._note(decision) if unwritten or self._finishing else None,
                 ),
                 decision.why,
@@ -473,9 +474,7 @@ class RolloutWorkflow:
 
     def _activity_of(self, decision: Decision) -> Activity[WriteInput, Written]:
         if decision.act is Act.SCALE:
-            taken = (
-                self._seen is not None and decision.counts is not None and decision.counts.old < self._seen.old.total
-            )
+            taken = decision.counts is not None and decision.counts.old < self._observed.old.total
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
             Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
@@ -538,10 +537,10 @@ class RolloutWorkflow:
 
     async def _block(self, message: str, decision: Decision | None = None) -> None:
         """Need a person, and try again after a while: the cause may have been removed."""
-        if decision is None or self._seen is None:
+        if decision is None:
             self._state = stuck(self._state, message, _now())
         else:
-            self._state = denied(self._state, self._seen, decision, message, _now())
+            self._state = denied(self._state, self._observed, decision, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         self._notice()
