@@ -36,7 +36,7 @@ from activities.levers.ownership import (
     unsaved,
     writers_of,
 )
-from activities.levers.pods import freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
@@ -56,7 +56,6 @@ from segue.stopping import losses
 from segue.supervision import Supervision
 from segue.units import counted
 
-_ANY_RESTARTS = 1_000_000
 STEADY_S = 5.0
 """How long nothing may change, if pods or the operator's status leave open whether the change is complete."""
 
@@ -303,7 +302,7 @@ class SupervisedLever:
         saved, template = _saved(found), self._template(found, state)
         undone = template == state.baseline.template
         old, new, stay = self._sides(seen.pods, saved, undone=undone)
-        coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
+        coming, restarts = (old, ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         written = bool(saved) and template == state.wanted.template and not back
         # An autoscaler may run more than the resource requests: all of them must be proven.
         # A resource that may scale to 0 ran replicas at the start: one is waited for, until the deadline.
@@ -330,7 +329,7 @@ class SupervisedLever:
         removed = [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is back]
         proven_at = [t + min_ready_s for t in ready_times]
         short_of = replicas - state.lacking(replicas)
-        old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
+        old_side = _side(old, min_ready_s, ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
         new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now, short_of=short_of if unfinished else None)
         if undone:  # its operator may not be able to create all that it requests, now as before the rollout
             old_side = old_side.model_copy(update={"total": max(old_side.total, replicas - new_side.total)})

@@ -21,7 +21,7 @@ from activities.levers.ownership import (
     saved_baseline,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, is_ready, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, is_ready, read_replica, stop_requested_at, stuck
 from activities.levers.template import containers_of, fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
@@ -37,7 +37,6 @@ from segue.units import counted, resolve
 
 HOLD_MIN_READY_S = 2_147_483_646
 REVISION = "deployment.kubernetes.io/revision"
-_ANY_RESTARTS = 1_000_000
 _ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 
 
@@ -164,11 +163,10 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     coming, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
     old, new = (coming, others) if back else (others, coming)
     rising, falling = ([p for s in side for p in s.pods] for side in (coming, others))
-    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
-    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     proven_times = [p.ready_since for p in rising if p.proven(min_ready_s, restarts, now) and p.ready_since]
-    soon = [at for p in rising if p.ready_since is not None and (at := p.ready_since + min_ready_s) > now]
+    due = [p.ready_since + min_ready_s for p in rising if p.ready_since is not None]
     leaving = [at for pod in objects.pods if (at := stop_requested_at(pod)) is not None]
     ended = ended_of(objects, pivot)
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
@@ -181,7 +179,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     waits = unplaced_of(rising, lacking, ()).waits
     kept = stuck(objects.pods, deadline_s, now, waits=waits)
     hindrance, absent = with_absent(with_stuck(hindrance, kept), idle((deployment,), now, "Deployment"), len(rising))
-    old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
+    old_side = _side(old, min_ready_s, ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
         replicas=replicas_of(deployment),
@@ -219,7 +217,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         inert=absent is not None,
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
-        next_proven_at=min(soon, default=None),
+        next_proven_at=min((at for at in due if at > now), default=None),
         pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
 

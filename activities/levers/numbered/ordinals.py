@@ -12,7 +12,16 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, has_ended, read_ended
 from activities.levers.controllers import idle
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at, stuck
+from activities.levers.pods import (
+    ANY_RESTARTS,
+    freed_by,
+    is_ready,
+    made_at,
+    overdue,
+    read_replica,
+    stop_requested_at,
+    stuck,
+)
 from activities.levers.template import at_revision, fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
@@ -26,7 +35,6 @@ from segue.state import Goal, State
 
 HOLD = 1_000_000
 """A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
-_ANY_RESTARTS = 1_000_000
 
 
 class Taken(NamedTuple):
@@ -256,7 +264,7 @@ def read(
     # A controller that moves by itself adds its surge above R, and does not continue while that fails.
     surge = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot]
     beside = surge if autonomous and not back else []
-    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
@@ -277,7 +285,7 @@ def read(
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
-        old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
+        old=_side(old, min_ready_s, ANY_RESTARTS, now, spare=_spare(old)),
         new=_side(new, min_ready_s, rules.readiness.max_restarts, now),
         requested=_requested_counts(numbered, replicas, state),
         template=numbered.version,

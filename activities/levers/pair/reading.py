@@ -24,7 +24,7 @@ from activities.levers.ownership import (
     writers_of,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, read_replica, stop_requested_at, stuck
 from activities.levers.template import containers_of, fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
@@ -36,8 +36,6 @@ from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import MADE_LABEL, Rules
 from segue.state import Goal, Mark, State
 from segue.units import counted
-
-_ANY_RESTARTS = 1_000_000
 
 
 class Pair(NamedTuple):
@@ -117,9 +115,8 @@ class Baseline(Frozen):
 def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, written = state.goal is Goal.BACK, pair.template == state.wanted.template
-    min_ready_s, restarts = rules.readiness.min_ready.total_seconds(), rules.readiness.max_restarts
-    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
-    restarts = _ANY_RESTARTS if back else restarts
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     old, new = _replicas(pair.old), _replicas(pair.new)
     rising = [] if not (back or written) else (old if back else new)
     counts, baseline = pair.counts, pair.baseline
@@ -142,7 +139,7 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
         replicas=pair.replicas,
-        old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
+        old=_side(pair.old, old, counts.old, min_ready_s, ANY_RESTARTS, now),
         new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
         requested=counts,
         home=baseline.home(pair, state.restored) if baseline else counts,
