@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -18,6 +18,8 @@ from segue.spec.container import EnvFrom, Resources
 from segue.stopping import Hook, Stopping
 
 HASH_LABEL = "pod-template-hash"
+BY_CONTAINER = ("images", "env", "args", "resources")
+"""The fields of a change that name containers."""
 
 _known: ContextVar[dict[int, tuple[Object, str]] | None] = ContextVar("known", default=None)
 """The fingerprint of each template, by its identity. The entry keeps the template, so no other gets its identity."""
@@ -122,14 +124,7 @@ def apply_change(template: Object, change: Change, uid: str) -> Object:
     """
     changed = copy.deepcopy(template)
     containers = {c["name"]: c for kind in ("initContainers", "containers") for c in changed["spec"].get(kind, [])}
-    for name in sorted(change.containers - containers.keys()):
-        field = next(f for f in ("images", "env", "args", "resources") if name in getattr(change, f))
-        raise Refused(
-            "is not a container of the target",
-            field=f"spec.change.{field}",
-            value=name,
-            fix=f"use one of: {', '.join(sorted(containers))}",
-        )
+    refuse_unknown_containers(change, containers.keys())
     for name, container in containers.items():
         _change_container(container, name, change)
     point(changed, change, uid)
@@ -137,6 +132,20 @@ def apply_change(template: Object, change: Change, uid: str) -> Object:
         metadata = changed.setdefault("metadata", {})
         metadata["annotations"] = _overlaid(metadata.get("annotations", {}), change.annotations)
     return changed
+
+
+def refuse_unknown_containers(change: Change, known: Set[str]) -> None:
+    """Refuse a change of a container that the target does not have.
+
+    Raises:
+        Refused: with the names that it has.
+    """
+    for name in sorted(change.containers - known):
+        field = next(f for f in BY_CONTAINER if name in getattr(change, f))
+        names = ", ".join(sorted(known))
+        raise Refused(
+            "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
+        )
 
 
 def _change_container(container: Object, name: str, change: Change) -> None:

@@ -575,7 +575,8 @@ class DeploymentLever:
             if objects is None:
                 fetcher = self._fetcher
                 objects = await (fetcher.completed(request.target, listed) if listed else fetcher.fetch(request.target))
-            lost = lost_baseline(objects, request.state, _rolling(objects, request))
+            budget = own_budget(request.rules, replicas_of(objects.deployment))
+            lost = lost_baseline(objects, request.state, budget)
             if lost.saved:
                 version = objects.deployment["metadata"]["resourceVersion"]  # somebody may put the value back meanwhile
                 patch = {"metadata": {"resourceVersion": version, "annotations": {BASELINE: lost.saved}}}
@@ -592,11 +593,6 @@ class DeploymentLever:
         except Rewritten as rewritten:
             return Written(done=False, why=str(rewritten), made=rewritten.made, warning=warning)
         return written.model_copy(update={"warning": warning})
-
-
-def _rolling(objects: Objects, request: WriteInput) -> Object:
-    """Return the spec's budget as a Deployment's strategy."""
-    return own_budget(request.rules, replicas_of(objects.deployment))
 
 
 def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: Collection[str]) -> bool:

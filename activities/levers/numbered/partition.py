@@ -48,6 +48,7 @@ from activities.levers.ownership import (
     foreign_fields,
     foreign_template,
     labels_of,
+    left_of_us,
     mark_of,
     note_of,
     noted,
@@ -647,10 +648,8 @@ class PartitionLever(ABC):
         cleaned, newest = Cleaned(), numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE, WRITES} & there.keys())
-            annotations |= outcome_noted(
-                revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), request
-            )
+            version = fingerprint(numbered.templates[revision["metadata"]["name"]])
+            annotations = left_of_us(revision) | outcome_noted(revision, version, request)
             if request.note and request.state.goal is Goal.FORWARD and revision is newest:
                 annotations |= noted(request.note)
             if any(there.get(name) != value for name, value in annotations.items()):
