@@ -15,7 +15,7 @@ from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
 from segue.notices import Notice, Noticed
-from segue.observation import Frozen, Observation, Routed, Version
+from segue.observation import Counts, Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Strategy, Target
@@ -243,6 +243,13 @@ class WriteInput(Frozen):
     """Where the traffic went at the decision."""
     ready_at: float = 0.0
     """Since when the move waits only for its write: seconds since the epoch; 0 if that is not known."""
+
+    @property
+    def goal(self) -> Counts:
+        """The counts to move to."""
+        if self.decision.counts is None:
+            raise ValueError("a move needs counts")
+        return self.decision.counts
 
     @property
     def lowered(self) -> Self:

@@ -243,12 +243,8 @@ class DeploymentLever:
         The controller creates and removes pods in parallel. If both together could exceed the ceiling for a moment,
         this waits until the old ones are gone before it requests the new ones.
         """
-        goal = request.decision.counts
-        if goal is None:
-            raise ValueError("a scale needs counts")
-        told = await self._drain(request, goal, now)
-        written = await self._moved_to(goal, request, now)
-        return written.with_more(0, told)
+        told = await self._drain(request, now)
+        return (await self._moved_to(request.goal, request, now)).with_more(0, told)
 
     async def _moved_to(self, goal: Counts, request: WriteInput, now: float) -> Written:
         step, old = goal, set[str]()
@@ -342,9 +338,9 @@ class DeploymentLever:
         check_owner(deployment, request.state, engaged=is_engaged(deployment))
         return await make_copies(self._cluster, request.change, deployment)
 
-    async def _drain(self, request: WriteInput, goal: Counts, now: float) -> str:
+    async def _drain(self, request: WriteInput, now: float) -> str:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``; return a warning."""
-        drain = request.rules.drain
+        drain, goal = request.rules.drain, request.goal
         if drain is None:
             return ""
         objects = await self._fetcher.fetch(request.target)
@@ -399,11 +395,10 @@ class DeploymentLever:
         objects = await self._fetcher.fetch(request.target)
         if late := overtaken(objects.deployment, written):
             return late
-        counts = request.decision.counts or Counts(0, 0)
         ours = [each for each in objects.replicasets if _is_of(each, request.state.wanted.template)]
-        larger = [each for each in ours if _requested_replicas(each) > counts.new]
+        larger = [each for each in ours if _requested_replicas(each) > request.goal.new]
         for replicaset in larger:
-            await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
+            await patch_set(self._cluster, replicaset, {"spec": {"replicas": request.goal.new}})
         await await_noticed(self._cluster, objects.deployment, {each["metadata"]["uid"] for each in ours})
         return written.with_more(len(larger))
 

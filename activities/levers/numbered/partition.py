@@ -417,9 +417,7 @@ class PartitionLever(ABC):
 
         Deletes unready replicas among those to be replaced: the target's own controller would wait for them.
         """
-        goal, gives_up = request.decision.counts, False
-        if goal is None:
-            raise ValueError("a scale needs counts")
+        goal, gives_up = request.goal, False
         made = await self._before(request)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:

@@ -234,9 +234,7 @@ class PairLever:
 
     async def _move(self, request: WriteInput, now: float) -> Written:
         """Wait until removed replicas are gone before requesting new ones: the ceiling holds at every moment."""
-        goal, target = request.decision.counts, _pair(request.target)
-        if goal is None:
-            raise ValueError("a move needs counts")
+        goal, target = request.goal, _pair(request.target)
         writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             first = await writing.checked(goal)
