@@ -427,8 +427,12 @@ def is_same_workflow(holder: str, owner: str) -> bool:
 
 def deletion_of(found: Object | None, mark: Mark) -> Observation | None:
     """Return the observation of a target that was deleted or is being deleted; None of any other."""
-    if found is None or is_another(found, mark):
-        return deleted(found)
+    if found is None:
+        return _GONE
+    if mark.uid and found["metadata"]["uid"] != mark.uid:
+        said = "the target was deleted and created again, and this rollout does not touch the new one"
+        copied = f"; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else ""
+        return _GONE.model_copy(update={"gone_why": f"{said}{copied}"})
     why = being_deleted(found)
     if why and _ORPHANS in found["metadata"].get("finalizers", []):
         at = found["metadata"]["deletionTimestamp"]
@@ -460,17 +464,6 @@ def refuse_being_deleted(found: Object, target: Target) -> None:
     if why := being_deleted(found):
         fix = "wait until it is gone, and create it again"
         raise Refused(why.removeprefix("the target "), field="target", value=str(target), fix=fix)
-
-
-def deleted(found: Object | None) -> Observation:
-    """Return the observation of a target that was deleted; ``found`` is another object of its name, if there is one."""
-    return _GONE if found is None else _GONE.model_copy(update={"gone_why": recreated(found)})
-
-
-def recreated(found: Object) -> str:
-    """Return that the target was deleted, and that another object has its name, for a person."""
-    said = "the target was deleted and created again, and this rollout does not touch the new one"
-    return f"{said}; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else said
 
 
 def check_same(found: Object, mark: Mark) -> None:
@@ -520,11 +513,6 @@ def refuse_outdated(request: WriteInput, seen: Observation) -> None:
     """
     if request.decision.counts is not None and is_outdated(request.state, seen):
         raise Stale("more replicas are ready than when the move was decided")
-
-
-def is_another(found: Object, mark: Mark) -> bool:
-    """Whether it is another object than the one that the rollout wrote: somebody deleted that one."""
-    return bool(mark.uid) and found["metadata"]["uid"] != mark.uid
 
 
 def overtaken(found: Object, first: Written) -> Written | None:
