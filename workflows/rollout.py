@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         Activity,
         NotifyInput,
         PermitInput,
+        Prepared,
         PrepareInput,
         Task,
         VerifyInput,
@@ -227,33 +228,8 @@ class RolloutWorkflow:
 
         Returns None when a message arrives, or a hold or the time for an answer ends.
         """
-        heard = self._heard
-        state, tuning = self._state.brief, self._task.tuning
-        # A waiting rollout costs little, because it is observed and taken over less often. The first move, and the
-        # first one after a rest, may wait: if many rollouts are approved at once, none needs another activity for it.
-        queued = self._queued and not rests(state) and state.goal is not Goal.BACK
-        resting = rests(state) or queued
-        attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
-        hold_s = self._hold_left_s()
-        watch: workflow.ActivityHandle[RawValue] = workflow.start_activity(
-            contract.AWAIT_READY.name,
-            WatchInput(
-                target=self._spec.target,
-                rules=self._spec.rules,
-                state=state,
-                attempt_s=attempt_s,
-                goes_back=self._spec.change.goes_back,
-                queued=queued,
-                queue_s=tuning.queue_s,
-            ),
-            result_type=RawValue,
-            task_queue=self._activity_queue,
-            start_to_close_timeout=timedelta(seconds=attempt_s + 60),
-            heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
-            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
-            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
-            summary=_summary(f"{state.phase}: {self._counts()}"),
-        )
+        heard, state = self._heard, self._state
+        hold_s, watch = self._hold_left_s(), self._start_watch()
         try:
             await workflow.wait_condition(
                 lambda: watch.done() or self._heard != heard,
@@ -279,6 +255,34 @@ class RolloutWorkflow:
         self._learn(watched)
         self._state = self._state.after_record(self._spec.repeated_gates, watched.verdicts, _now())
         return watched.decision
+
+    def _start_watch(self) -> workflow.ActivityHandle[RawValue]:
+        """Start to watch the target until there is something to do."""
+        state, tuning = self._state.brief, self._task.tuning
+        # A waiting rollout costs little, because it is observed and taken over less often. The first move, and the
+        # first one after a rest, may wait: if many rollouts are approved at once, none needs another activity for it.
+        queued = self._queued and not rests(state) and state.goal is not Goal.BACK
+        resting = rests(state) or queued
+        attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
+        return workflow.start_activity(
+            contract.AWAIT_READY.name,
+            WatchInput(
+                target=self._spec.target,
+                rules=self._spec.rules,
+                state=state,
+                attempt_s=attempt_s,
+                goes_back=self._spec.change.goes_back,
+                queued=queued,
+                queue_s=tuning.queue_s,
+            ),
+            result_type=RawValue,
+            task_queue=self._activity_queue,
+            start_to_close_timeout=timedelta(seconds=attempt_s + 60),
+            heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
+            summary=_summary(f"{state.phase}: {self._counts()}"),
+        )
 
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
@@ -311,22 +315,10 @@ class RolloutWorkflow:
 
     async def _prepare(self) -> None:
         self._waits = "the target to be read"
-        prepared = await self._do(
-            contract.PREPARE,
-            PrepareInput(
-                target=self._spec.target,
-                owner=self._state.owner,
-                change=self._spec.change,
-                rules=self._spec.rules,
-                name=self._task.name,
-                accept=self._spec.accept,
-                notifications=self._spec.notifications,
-                by=self._task.by,
-                broke_glass=self._task.break_glass,
-            ),
-            "read the target, dry-run the change",
-            limit=PREPARE_LIMIT,
-        )
+        prepared = await self._tried(
+            self._spec, "read the target, dry-run the change",
+            notifications=self._spec.notifications, by=self._task.by, broke_glass=self._task.break_glass,
+        )  # fmt: skip
         refused = unchanged(prepared)
         if refused is not None:
             raise refused
@@ -338,6 +330,14 @@ class RolloutWorkflow:
                 _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
         self._plans, self._waits = (plan,), TURN
+
+    async def _tried(self, spec: Spec, summary: str, **more: Any) -> Prepared:
+        """Read the target, and try a spec's change by a dry run."""
+        given = PrepareInput(
+            target=spec.target, owner=self._state.owner, change=spec.change, rules=spec.rules, name=self._task.name,
+            accept=spec.accept, **more,
+        )  # fmt: skip
+        return await self._do(contract.PREPARE, given, summary, limit=PREPARE_LIMIT)
 
     async def _refuse(self, error: Exception) -> NoReturn:
         """End the workflow before it has changed anything.
@@ -354,24 +354,12 @@ class RolloutWorkflow:
         number = self._retargets
         try:
             spec = _respecified(self._spec, retarget)
-            prepared = await self._do(
-                contract.PREPARE,
-                PrepareInput(
-                    target=spec.target,
-                    owner=self._state.owner,
-                    change=spec.change,
-                    rules=spec.rules,
-                    name=self._task.name,
-                    accept=spec.accept,
-                    baseline=self._state.baseline if self._state.claimed else None,
-                    wanted=self._state.wanted if retarget.change is None and self._state.foreign is None else None,
-                    by=retarget.by,
-                    retargets=True,
-                    broke_glass=self._state.broke_glass,
-                ),
-                f"retarget by {retarget.by}: dry-run the change",
-                limit=PREPARE_LIMIT,
-            )
+            prepared = await self._tried(
+                spec, f"retarget by {retarget.by}: dry-run the change",
+                baseline=self._state.baseline if self._state.claimed else None,
+                wanted=self._state.wanted if retarget.change is None and self._state.foreign is None else None,
+                by=retarget.by, retargets=True, broke_glass=self._state.broke_glass,
+            )  # fmt: skip
             if self._state.retarget is not retarget:
                 return  # withdrawn by an abort, or replaced by a newer retarget
             self._retarget_answer[number] = self._retargeted(retarget, spec, prepared)
@@ -384,7 +372,7 @@ class RolloutWorkflow:
             if self._state.retarget is retarget:
                 self._state = self._state.but(retarget=None, overrules=False)
 
-    def _retargeted(self, retarget: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
+    def _retargeted(self, retarget: Retarget, spec: Spec, prepared: Prepared) -> str:
         before, after = self._state, retargeted(self._state, retarget, prepared, _now())
         if after.goal is Goal.BACK:
             self._state = after
