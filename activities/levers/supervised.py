@@ -13,28 +13,25 @@ from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.ended_pods import Gone, read_ended
+from activities.levers.admission import START_FIX, refuse_lost
+from activities.levers.authors import is_written_by_us, latest_of, writers_of
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
     OWNER,
-    START_FIX,
     annotations_of,
     deletion_of,
-    is_written_by_us,
     labels_of,
-    latest_of,
     left_of_us,
     packed,
     read_baseline,
     ready_before,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
     refuse_overfull,
     rewound,
     unsaved,
-    writers_of,
 )
 from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
 from activities.levers.template import apply_change, differences, digest, stopping_of

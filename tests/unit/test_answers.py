@@ -5,7 +5,8 @@ from typing import Any, cast
 import pytest
 
 from activities.cluster import Cluster
-from activities.levers.ownership import foreign_template, mark_of
+from activities.levers.authors import foreign_template
+from activities.levers.ownership import mark_of
 from activities.levers.template import fingerprint
 from activities.levers.writing import Snapshot, altered, write
 from segue.contract import WriteInput, Written

@@ -5,23 +5,17 @@ from typing import Any
 
 import pytest
 
+from activities.levers.admission import ADMISSION, MOVE_FIX, START_FIX, refuse_lost, refuse_resized
+from activities.levers.authors import is_written_by_us, later_writer_of, writer_of
 from activities.levers.ownership import (
-    ADMISSION,
     BASELINE,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     WRITES,
     deletion_of,
-    is_written_by_us,
-    later_writer_of,
-    refuse_lost,
-    refuse_resized,
     remembered,
     rewound,
     unsaved,
     with_number,
-    writer_of,
     written_of,
 )
 from segue.errors import Refused

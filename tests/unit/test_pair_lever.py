@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 
 from activities.cluster import Cluster
+from activities.levers.admission import MOVE_FIX
 from activities.levers.deployment.reading import Objects
-from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
+from activities.levers.ownership import BASELINE, OWNER
 from activities.levers.pair.lever import PairLever, _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint

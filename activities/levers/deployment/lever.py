@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from activities.cluster import Cluster, Object
+from activities.levers.admission import BACK_FIX, MOVE_FIX, START_FIX, refuse_resized
 from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
@@ -67,11 +68,8 @@ from activities.levers.deployment.sparing import (
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
-    BACK_FIX,
     BASELINE,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     annotations_of,
     check_owner,
     deletion_of,
@@ -79,7 +77,6 @@ from activities.levers.ownership import (
     overtaken,
     refuse_being_deleted,
     refuse_others,
-    refuse_resized,
     replicas_of,
     saved_baseline,
     saved_ready,

@@ -7,13 +7,11 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended, seconds_of
 from activities.levers import ownership
+from activities.levers.authors import Fields, foreign_fields, foreign_template
 from activities.levers.controllers import idle
 from activities.levers.ownership import (
     OWNER,
-    Fields,
     annotations_of,
-    foreign_fields,
-    foreign_template,
     has_baseline,
     replicas_of,
     revision_of,

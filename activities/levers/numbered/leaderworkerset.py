@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
+from activities.levers.authors import Fields
 from activities.levers.configs import owned_by
 from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_groups
@@ -22,7 +23,7 @@ from activities.levers.numbered.ordinals import (
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import Fields, replicas_of
+from activities.levers.ownership import replicas_of
 from activities.levers.pods import is_active, made_at, read_replica
 from activities.levers.template import (
     BY_CONTAINER,

@@ -15,6 +15,8 @@ from typing import ClassVar
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
+from activities.levers.admission import MOVE_FIX, START_FIX, changed_by_admission, refuse_lost, refuse_resized
+from activities.levers.authors import Fields, foreign_fields, foreign_template
 from activities.levers.controllers import never_observes
 from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
@@ -34,19 +36,13 @@ from activities.levers.ownership import (
     CAUSE,
     CHANGE,
     CHANGED,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     WRITES,
-    Fields,
     annotations_of,
     baseline_of,
     budget_as_written,
-    changed_by_admission,
     check_owner,
     deletion_of,
-    foreign_fields,
-    foreign_template,
     labels_of,
     left_of_us,
     mark_of,
@@ -57,9 +53,7 @@ from activities.levers.ownership import (
     ready_before,
     rebudgeted,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
-    refuse_resized,
     replicas_of,
     revision_of,
     rewound,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
+from activities.levers.authors import Fields
 from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_set
 from activities.levers.numbered.ordinals import (
@@ -20,7 +21,7 @@ from activities.levers.numbered.ordinals import (
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import Fields, remembered, replicas_of, selector_of
+from activities.levers.ownership import remembered, replicas_of, selector_of
 from activities.levers.pods import is_active, read_replica
 from activities.levers.template import apply_change, containers_of, fingerprint, refuse_patch_elsewhere, version_of
 from activities.watching import NamespaceWatch, controller_uid

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.levers.admission import BACK_FIX, MOVE_FIX, START_FIX, changed_by_admission, refuse_lost, refuse_resized
+from activities.levers.authors import latest_of, writers_of
 from activities.levers.copies import edited_in_place
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
 from activities.levers.deployment.fetching import read_with_pods
@@ -22,32 +24,24 @@ from activities.levers.deployment.reading import Objects, is_engaged, revisions,
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
-    BACK_FIX,
     BASELINE,
     CAUSE,
     CHANGE,
-    MOVE_FIX,
     OWNER,
     REPLICAS,
-    START_FIX,
     WRITES,
     annotations_of,
-    changed_by_admission,
     check_same,
     deletion_of,
     labels_of,
-    latest_of,
     noted,
     packed,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
     refuse_outdated,
     refuse_overfull,
-    refuse_resized,
     replicas_of,
     with_number,
-    writers_of,
 )
 from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, left_to_others, mark_of, read
 from activities.levers.pods import is_active

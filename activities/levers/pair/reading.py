@@ -8,6 +8,7 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
+from activities.levers.authors import latest_of, writers_of
 from activities.levers.controllers import idle
 from activities.levers.deployment.reading import Objects, ended_of, is_adopted, is_paused, read_set
 from activities.levers.ownership import (
@@ -16,12 +17,10 @@ from activities.levers.ownership import (
     REPLICAS,
     annotations_of,
     damaged,
-    latest_of,
     refuse_another_kind,
     replicas_of,
     rewound,
     unpacked,
-    writers_of,
     written_of,
 )
 from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, read_replica, stop_requested_at, stuck
