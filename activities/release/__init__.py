@@ -35,7 +35,7 @@ from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.pair import release_pair
-from activities.release.patience import Waiting
+from activities.release.patience import Waiting, until_written
 from activities.release.remains import cleaned_again, note_left, released_note
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
@@ -73,7 +73,7 @@ async def release(
         if target.kind != "Deployment":
             lever = Levers(cluster, supervisions).of(target)
             return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
-        await _saved_again(cluster, target, tell)
+        await until_written(lambda: _save_again(cluster, target, tell), f"deployment {target}")
         if to == "wanted":
             found = await cluster.get("deployments", target.namespace, target.name)
             if has_baseline(found):
@@ -97,18 +97,8 @@ def _finish(deployment: Object) -> Object:
     return finish_patch(deployment, released_note(deployment))
 
 
-async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it.
-
-    Others write the Deployment at this moment too: after a conflict it reads again.
-    """
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(Conflict):
-            return await _save_again(cluster, target, tell)
-    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
-
-
 async def _save_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
     refuse_another_kind(deployment, target.kind)
     if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):
@@ -207,16 +197,14 @@ def is_rolled(deployment: Object) -> bool:
 
 
 async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:
-    for _ in range(_ATTEMPTS):
+    async def written() -> Object:
         deployment = await cluster.get("deployments", target.namespace, target.name)
-        if BASELINE not in deployment["metadata"].get("annotations", {}):
+        if BASELINE not in annotations_of(deployment):
             raise NotFound(
                 "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
             )
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
-        try:
-            return await cluster.patch("deployments", target.namespace, target.name, patch)
-        except Conflict:
-            continue
-    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
+        return await cluster.patch("deployments", target.namespace, target.name, patch)
+
+    return await until_written(written, f"deployment {target}")

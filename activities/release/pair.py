@@ -25,14 +25,12 @@ from activities.levers.pair.reading import Baseline, is_made, left_to_others, re
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
-from activities.release.patience import Waiting
+from activities.release.patience import Waiting, until_written
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
-from segue.errors import Conflict, NotFound
+from segue.errors import NotFound
 from segue.observation import RELEASED_BY
 from segue.spec import Target
-
-_ATTEMPTS = 10
 
 
 async def release_pair(
@@ -156,11 +154,9 @@ async def _found(cluster: Cluster, namespace: str, name: str) -> Object | None:
 
 
 async def _patch(cluster: Cluster, namespace: str, name: str, patch: Object) -> Object:
-    for _ in range(_ATTEMPTS):
+    async def written() -> Object:
         found = await cluster.get("deployments", namespace, name)
         metadata = {**patch.get("metadata", {}), "resourceVersion": found["metadata"]["resourceVersion"]}
-        try:
-            return await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
-        except Conflict:
-            continue
-    raise Conflict(f"deployment {namespace}/{name} changes faster than it can be written; try again")
+        return await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
+
+    return await until_written(written, f"deployment {namespace}/{name}")

@@ -1,12 +1,14 @@
-"""Waits for a Deployment's own controllers, and reports their progress.
+"""Waits for a write without a conflict, and for a Deployment's own controllers, and reports their progress.
 
 The status of a Deployment is what its controllers counted last. One that is away, or has just come back, counts pods
 that are gone, so the pods themselves are counted too.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from activities.cluster import Cluster, Object
 from activities.levers.controllers import is_observed
@@ -14,10 +16,21 @@ from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.reading import Objects, yet_to_remove
 from activities.levers.ownership import BASELINE, annotations_of, being_deleted, replicas_of, saved_baseline
 from activities.levers.pods import is_active, is_ready
-from segue.errors import Fenced, TimedOut
+from segue.errors import Conflict, Fenced, TimedOut
 from segue.units import counted
 
 POLL_S = 0.5
+_ATTEMPTS = 10
+
+T = TypeVar("T")
+
+
+async def until_written(write: Callable[[], Awaitable[T]], what: str) -> T:
+    """Read and write, again after each conflict: others write at the same moment."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(Conflict):
+            return await write()
+    raise Conflict(f"{what} changes faster than it can be written; try again")
 
 
 class Waiting:
