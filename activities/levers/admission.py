@@ -1,4 +1,4 @@
-"""What refuses a write that admission would change: nothing of it is written then. Pure."""
+"""Refuses a write that admission would change, before anything of it is written. Pure."""
 
 from activities.cluster import Object
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of

@@ -1,4 +1,4 @@
-"""Waits for a write without a conflict, and for a Deployment's own controllers, and reports their progress.
+"""Waits in a release: for a write without a conflict, and for a Deployment's own controllers.
 
 The status of a Deployment is what its controllers counted last. One that is away, or has just come back, counts pods
 that are gone, so the pods themselves are counted too.

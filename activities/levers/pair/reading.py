@@ -94,7 +94,7 @@ class Baseline(Frozen):
     notes: dict[str, str | None] = Field(default_factory=dict)
     """The new Deployment's notes of the rollout that made its own version."""
     ready: int | None = None
-    """How many replicas of both were Ready before the rollout. None if an earlier release saved it."""
+    """How many replicas of both were Ready before the rollout. None if that is not known."""
 
     def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to roll back to next, in proportion to R.
