@@ -75,6 +75,10 @@ def _woken(decision: Decision, due: list[float]) -> Decision:
     return decision.model_copy(update={"wake_at": min(at)})
 
 
+def _failing(problem: Problem, *, rolls_back: bool | None = None) -> Decision:
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=rolls_back)
+
+
 # --- how often it writes ----------------------------------------------------------------------------------
 
 
@@ -113,7 +117,7 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
     else:
         why, problem = _futile(state, what, f"writes have no effect ({decision.why})")
     if problem is not None and state.goal is Goal.FORWARD and state.unresolved is None:
-        return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
+        return _failing(problem, rolls_back=False)
     if problem is not None and state.goal is Goal.BACK and not state.needs_human and decision.act not in _ASIDE:
         return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
@@ -272,7 +276,7 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if state.unresolved is not None or not seen.engaged or problem is None:
         return None
     is_hopeless = problem.hopeless and now >= problem.hopeless_from
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem) if is_hopeless else None
+    return _failing(problem) if is_hopeless else None
 
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -284,7 +288,7 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if found is None:
         return None
     rolls_back = found.reaction is Reaction.ROLLBACK
-    return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
+    return _failing(found.problem, rolls_back=rolls_back)
 
 
 def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -293,7 +297,7 @@ def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if not refusal or state.unresolved is not None or state.routed is None or _blocked(state):
         return None
     problem = Problem(cause=Cause.TRAFFIC, message=f"{refusal}; the route gives {share_of(seen)} % to new")
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+    return _failing(problem)
 
 
 def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -304,7 +308,7 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     if state.unresolved is None and (gone := _old_version_gone(rules, state, seen)):
         problem = Problem(cause=Cause.UNREADY, message=gone)
-        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+        return _failing(problem)
     counts = _with_old_back(rules, state, seen)
     if counts is None:
         return None
@@ -368,7 +372,7 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     lost = problem.model_copy(
         update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what}{_either(seen)})"}
     )
-    return Decision(act=Act.FAIL, why=str(lost), problem=lost)
+    return _failing(lost)
 
 
 def _measuring(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -477,7 +481,7 @@ def _unaccepted(rules: Rules, state: State, seen: Observation, now: float) -> De
     if now < deadline:
         return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=deadline)
     problem = Problem(cause=Cause.DEADLINE, message=f"the rollout waits for {why} ({_no_progress(rules)})")
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+    return _failing(problem)
 
 
 def _awaited(state: State, seen: Observation) -> str:
@@ -710,7 +714,7 @@ def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     problem = seen.problem or Problem(cause=Cause.DEADLINE, message=shortfall(rules, state, seen, now))
     late = problem.model_copy(update={"message": f"{problem.message} ({_no_progress(rules)}{_either(seen)})"})
-    return Decision(act=Act.FAIL, why=str(late), problem=late)
+    return _failing(late)
 
 
 def _no_progress(rules: Rules) -> str:
