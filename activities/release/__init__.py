@@ -5,7 +5,6 @@ The target itself keeps everything that is needed to return to the baseline, or 
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
@@ -35,7 +34,7 @@ from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.pair import release_pair
-from activities.release.patience import Waiting, until_written
+from activities.release.patience import Waiting, Way, until_written
 from activities.release.remains import cleaned_again, note_left, released_note
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
@@ -48,8 +47,6 @@ from segue.supervision import SUPERVISIONS, Supervision
 _ATTEMPTS = 10
 _CAREFUL = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 """The strategy if the former one is not known: it never takes a ready replica first."""
-
-Way = Literal["baseline", "wanted"]
 
 
 async def release(

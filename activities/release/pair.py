@@ -6,7 +6,6 @@ waits for it, and then scales the other one down. That never goes under the floo
 
 import json
 from collections.abc import Callable
-from typing import Literal
 
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import (
@@ -25,7 +24,7 @@ from activities.levers.pair.reading import Baseline, is_made, left_to_others, re
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
-from activities.release.patience import Waiting, until_written
+from activities.release.patience import Waiting, Way, until_written
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
 from segue.errors import NotFound
@@ -33,9 +32,7 @@ from segue.observation import RELEASED_BY
 from segue.spec import Target
 
 
-async def release_pair(
-    cluster: Cluster, target: Target, to: Literal["baseline", "wanted"], by: str, waiting: Waiting
-) -> str:
+async def release_pair(cluster: Cluster, target: Target, to: Way, by: str, waiting: Waiting) -> str:
     """Bring the pair to its baseline, or on to the new side; the same command again continues.
 
     Raises:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from activities.cluster import Cluster, Object
 from activities.levers.controllers import is_observed
@@ -23,6 +23,8 @@ POLL_S = 0.5
 _ATTEMPTS = 10
 
 T = TypeVar("T")
+Way = Literal["baseline", "wanted"]
+"""Where a release goes."""
 
 
 async def until_written(write: Callable[[], Awaitable[T]], what: str) -> T:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from activities import autoscaling
 from activities.clock import Clock
@@ -23,7 +23,7 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.release.others import refuse_unwritten, tell_of_others
-from activities.release.patience import until_written
+from activities.release.patience import Way, until_written
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
@@ -42,8 +42,6 @@ OPERATOR_S = timedelta(seconds=60)
 """How long an operator may make no progress before a release takes what it left for its last state."""
 _ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
 """No gate is evaluated, and other writers' changes are overwritten, however many writes that takes."""
-
-Way = Literal["baseline", "wanted"]
 
 
 async def release_stepped(
