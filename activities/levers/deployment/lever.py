@@ -427,9 +427,6 @@ class DeploymentLever:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
-        def resume(objects: Objects, seen: Observation) -> Object | None:
-            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
-
         def check(found: Object, patch: Object, tried: Object) -> None:
             if replicas_of(tried) < serving:  # otherwise the way back, which may be urgent, takes nothing away
                 refuse_resized(request.target, found, patch, tried, BACK_FIX)
@@ -438,14 +435,21 @@ class DeploymentLever:
                 refuse_resizing(written_on)  # the present version becomes a superseded one: see superseded_sets
 
         written = await self._write(request, now, make, fresh=objects, check=check)
-        if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
-            # A policy pauses it whenever its template changes: a rollback must not wait for a person.
-            again = request.model_copy(update={"generation": written.mark.generation})
-            resumed = await self._write(again, now, resume)
-            mark = resumed.mark or written.mark
-            written = written.with_more(resumed.writes).model_copy(update={"mark": mark})
+        written = await self._unpaused(request, written, now)
         more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
         return _stored(written.with_more(kept + spared + more))
+
+    async def _unpaused(self, request: WriteInput, written: Written, now: float) -> Written:
+        """Resume the controller that a policy pauses whenever its template changes: a rollback waits for no person."""
+        if written.mark is None or written.mark == with_paused(written.mark, paused=False):
+            return written
+
+        def resume(objects: Objects, seen: Observation) -> Object | None:
+            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
+
+        again = request.model_copy(update={"generation": written.mark.generation})
+        resumed = await self._write(again, now, resume)
+        return written.with_more(resumed.writes).model_copy(update={"mark": resumed.mark or written.mark})
 
     async def _noticed(self, target: Target) -> Objects:
         """Read the target when its controllers have removed what they were to remove, and counted that.
