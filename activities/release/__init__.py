@@ -67,25 +67,32 @@ async def release(
             return f"{target} was released before; what was left of the rollout on its ReplicaSets is removed"
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
-        if target.kind != "Deployment":
-            lever = Levers(cluster, supervisions).of(target)
-            return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
-        await until_written(lambda: _save_again(cluster, target, tell), f"deployment {target}")
-        if to == "wanted":
-            found = await cluster.get("deployments", target.namespace, target.name)
-            if has_baseline(found):
-                before = saved_baseline(found)["template"]
-                refuse_unwritten(fingerprint(found["spec"]["template"]), fingerprint(before), f"deployment {target}")
-            tell_of_others(found, tell)
-        taken = await _let_go(cluster, target, to, by)
-        await autoscaling.free(cluster, target, tell)
-        tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
-        await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        finished = await _patch(cluster, target, _finish)
-        await note_left(cluster, taken, finished, by)
-        cleaned = await clean_revisions(cluster, finished)
-        if cleaned.left:
-            tell(f"warning: {cleaned.left}")
+        if target.kind == "Deployment":
+            return await _release_deployment(cluster, target, to, by, timeout_s, tell)
+        lever = Levers(cluster, supervisions).of(target)
+        return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
+
+
+async def _release_deployment(
+    cluster: Cluster, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
+) -> str:
+    """Release a Deployment to its own controller, and wait until that has moved it."""
+    await until_written(lambda: _save_again(cluster, target, tell), f"deployment {target}")
+    if to == "wanted":
+        found = await cluster.get("deployments", target.namespace, target.name)
+        if has_baseline(found):
+            before = saved_baseline(found)["template"]
+            refuse_unwritten(fingerprint(found["spec"]["template"]), fingerprint(before), f"deployment {target}")
+        tell_of_others(found, tell)
+    taken = await _let_go(cluster, target, to, by)
+    await autoscaling.free(cluster, target, tell)
+    tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
+    await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
+    finished = await _patch(cluster, target, _finish)
+    await note_left(cluster, taken, finished, by)
+    cleaned = await clean_revisions(cluster, finished)
+    if cleaned.left:
+        tell(f"warning: {cleaned.left}")
     return f"{target} runs the {to} version; its strategy is restored"
 
 
