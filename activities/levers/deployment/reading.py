@@ -177,6 +177,8 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     waits = unplaced_of(rising, lacking, ()).waits
     kept = stuck(objects.pods, deadline_s, now, waits=waits)
     hindrance, absent = with_absent(with_stuck(hindrance, kept), idle((deployment,), now, "Deployment"), len(rising))
+    denied = [excused(s.problem, deniers) for s in coming]
+    problem = judged(rising, ended, restarts, state.judged_from, absent, *denied, others=falling)
     old_side = _side(old, min_ready_s, ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
@@ -194,18 +196,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=of_stuck(
-            judged(
-                rising,
-                ended,
-                restarts,
-                state.judged_from,
-                absent,
-                *(excused(s.problem, deniers) for s in coming),
-                others=falling,
-            ),
-            kept,
-        ),
+        problem=of_stuck(problem, kept),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         **unplaced._asdict(),

@@ -282,6 +282,8 @@ def read(
     kept = stuck(numbered.pods, rules.readiness.deadline.total_seconds(), now, waits=True)
     hindrance = with_stuck(hindrance, kept, sum(not each.name for each in coming))
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
+    problem = judged(rising, ended, restarts, state.judged_from, others=others)
+    problems = (problem, overdue(numbered.pods, now), _out_of_order(numbered, state))
     pinned = back and not broken and numbered.partition >= HOLD and not may_go_back(numbered, relaxed, pivot)
     return Observation(
         replicas=len(replicas),
@@ -298,16 +300,7 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=_explained(
-            worst(
-                (
-                    judged(rising, ended, restarts, state.judged_from, others=others),
-                    overdue(numbered.pods, now),
-                    _out_of_order(numbered, state),
-                )
-            ),
-            absent or worker.hindrance,
-        ),
+        problem=_explained(worst(problems), absent or worker.hindrance),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=max(

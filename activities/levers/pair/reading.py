@@ -117,16 +117,15 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     min_ready_s = rules.readiness.min_ready.total_seconds()
     restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     old, new = _replicas(pair.old), _replicas(pair.new)
-    rising = [] if not (back or written) else (old if back else new)
+    rising, falling = (old, new) if back else (new if written else [], old)
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
     missing = [_missing(pair.old), _missing(pair.new)]
     lacking = missing[not back] if back or written else []
-    hindrance = hindrance_of(new if back else old, rising)
     deadline_s = rules.readiness.deadline.total_seconds()
     unplaced = unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))
     deniers = denying_both(*missing)
-    hindrance = with_kept_away(hindrance, lacking, deadline_s, now, deniers=deniers)
+    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     hindrance = with_full_quota(hindrance, lacking, pair.replicas + unplaced.unplaced - sum(counts), deadline_s, now)
     waits = unplaced_of(rising, lacking, ()).waits
     kept = stuck(_pods(pair), deadline_s, now, waits=waits)
@@ -134,7 +133,9 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         with_stuck(hindrance, kept), idle(_deployments(pair), now, "Deployment"), len(rising)
     )
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
-    ended = _ended(pair, back=back)
+    ended, proven_times = _ended(pair, back=back), [at for at in since if at + min_ready_s <= now]
+    denied = [excused(each, deniers) for each in _unmade(pair, back=back)]
+    problem = judged(rising, ended, restarts, state.judged_from, absent, *denied, others=falling)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
         replicas=pair.replicas,
@@ -147,21 +148,8 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         engaged=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=of_stuck(
-            judged(
-                rising,
-                ended,
-                restarts,
-                state.judged_from,
-                absent,
-                *(excused(each, deniers) for each in _unmade(pair, back=back)),
-                others=new if back else old,
-            ),
-            kept,
-        ),
-        progress_at=max(
-            *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
-        ),
+        problem=of_stuck(problem, kept),
+        progress_at=max(*proven_times, *(p.placed_late_at for p in rising), taken_at(ended), 0.0),
         lost_since=lost_since(new),
         **unplaced._asdict(),
         freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=waits),
