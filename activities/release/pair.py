@@ -8,19 +8,17 @@ import json
 from collections.abc import Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
     REPLICAS,
     WRITES,
-    annotations_of,
-    damaged,
     noted,
     refuse_another_kind,
     replicas_of,
-    unpacked,
 )
-from activities.levers.pair.reading import Baseline, is_made, left_to_others, recorded_replicas
+from activities.levers.pair.reading import Baseline, Pair, is_made, left_to_others, recorded_replicas
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
@@ -42,15 +40,11 @@ async def release_pair(cluster: Cluster, target: Target, to: Way, by: str, waiti
     """
     old = await cluster.get("deployments", target.namespace, target.name)
     refuse_another_kind(old, target.kind)
-    saved = annotations_of(old).get(BASELINE)
-    if not saved:
+    baseline = Pair(Objects(old, [], []), None).baseline
+    if baseline is None:
         raise NotFound(
             "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
-    try:
-        baseline = Baseline.model_validate_json(unpacked(saved))
-    except ValueError as error:
-        raise damaged(old) from error
     recorded = recorded_replicas(old)
     replicas = baseline.old + baseline.new if recorded is None else recorded
     taken = await _found(cluster, target.namespace, baseline.name)

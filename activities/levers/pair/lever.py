@@ -697,16 +697,7 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
             refuse_paused(side.deployment, target)  # with 0 replicas too: it would scale its former template
             if counted:
                 refuse_unsettled(side, target)
-    if pair.new is None and request.change.is_empty:
-        raise Refused(
-            "is empty, and the new Deployment does not exist",
-            field="spec.change",
-            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
-        )
-    for field, given in (("revision", request.change.revision), ("configMaps", request.change.config_maps)):
-        if given:
-            fix = "change images, env or a patch; create configuration as an object of its own"
-            raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
+    _refuse_change(pair, request.change, target)
     # A rollout may have made the old one from the new one, which this rollout reverses. The first one's selector is
     # immutable; that of the made one has a label that distinguishes them.
     overlaps = pair.new is not None and _selects(pair.new.deployment, pair.old.deployment)
@@ -717,6 +708,20 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
             value=target.new,
             fix="give its pods and its selector a label that the old ones do not have",
         )
+
+
+def _refuse_change(pair: Pair, change: Change, target: PairTarget) -> None:
+    """Refuse a change that does not fit a pair."""
+    if pair.new is None and change.is_empty:
+        raise Refused(
+            "is empty, and the new Deployment does not exist",
+            field="spec.change",
+            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
+        )
+    for field, given in (("revision", change.revision), ("configMaps", change.config_maps)):
+        if given:
+            fix = "change images, env or a patch; create configuration as an object of its own"
+            raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
 
 
 def _selects(deployment: Object, other: Object) -> bool:
