@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import latest_of, writers_of
+from activities.levers.authors import latest_of, writers_of
 from segue.errors import Conflict, NotAllowed, NotFound, Refused
 from segue.observation import Frozen
 from segue.owner_references import Controller, controller_of

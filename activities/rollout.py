@@ -58,7 +58,8 @@ from segue.contract import (
     WriteInput,
     Written,
 )
-from segue.decide import Act, Decision, asks_for_room, decide
+from segue.decide import asks_for_room, decide
+from segue.decision import Act, Decision
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, Stale, Unadmitted, shown
 from segue.four_eyes import AUTHORS, refuse_own
 from segue.gates import Verdict
@@ -509,7 +510,7 @@ class Activities:
             _ready_to_write.record(max(0.0, (written.moved_at or self._clock.now()) - request.ready_at))
         # If nothing was written, an earlier attempt may have made the move, and was lost before this.
         held = self._hold_autoscaler(request, moved=written.done)
-        return _counted(*await self._beside(written, held), action=action)
+        return _counted(await self._beside(written, held), action=action)
 
     async def _emptied(self, request: WriteInput) -> str:
         """Return why a move would empty a side that has traffic now; empty if it would not."""
@@ -541,7 +542,7 @@ class Activities:
         """Set the target's replicas."""
         holding = await self._hold_autoscaler(request, request.decision.replicas)
         written = await self._levers.of(request.target).resize(request, self._clock.now())
-        return _counted(_warned(written, holding.warning), holding.writes, action="resize")
+        return _counted(written.with_more(holding.writes, holding.warning), action="resize")
 
     @_defined(contract.SETTLE)
     async def settle(self, request: WriteInput) -> Written:
@@ -552,7 +553,7 @@ class Activities:
     async def undo(self, request: WriteInput) -> Written:
         """Write the baseline back, and restore the autoscaler."""
         written = await self._levers.of(request.target).undo(request, self._clock.now())
-        return _counted(*await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
+        return _counted(await self._beside(written, self._give_autoscaler_back(request, written)), action="undo")
 
     @_defined(contract.FINISH)
     async def finish(self, request: WriteInput) -> Written:
@@ -564,7 +565,7 @@ class Activities:
         if written.done:
             await self._own.clean(request.target, request.rules, request.state.owner)
         given_back = await self._give_autoscaler_back(request, written)
-        return _counted(written, freed + given_back.writes, action="finish")
+        return _counted(written.with_more(freed + given_back.writes), action="finish")
 
     @_defined(contract.NOTIFY)
     async def notify(self, request: NotifyInput) -> Notified:
@@ -616,26 +617,21 @@ class Activities:
         except Refused as error:
             activity.logger.warning("the autoscaler of %s stays held: %s", request.target, error)
 
-    async def _beside(self, written: Written, autoscaler: Awaitable[autoscaling.Holding]) -> tuple[Written, int]:
-        """Return a write with the number of writes of the autoscaler, or with why it was not written.
+    async def _beside(self, written: Written, autoscaler: Awaitable[autoscaling.Holding]) -> Written:
+        """Return a write with those of the autoscaler, or with why it was not written.
 
         A move is made then, and has to be recorded. The next one, or the end, writes the autoscaler again.
         """
         try:
             holding = await autoscaler
         except Unadmitted as error:
-            return _warned(written, f"the autoscaler was not written: {error}"), 0
-        return _warned(written, holding.warning), holding.writes
+            return written.with_more(0, f"the autoscaler was not written: {error}")
+        return written.with_more(holding.writes, holding.warning)
 
     async def _give_autoscaler_back(self, request: WriteInput, written: Written) -> autoscaling.Holding:
         if request.rules.autoscaler is not Autoscaler.HOLD or not written.done:
             return autoscaling.Holding(writes=0)
         return autoscaling.Holding(await autoscaling.give_back(self._cluster, request.target, request.state.owner))
-
-
-def _warned(written: Written, warning: str) -> Written:
-    """Return a write with one more warning; an empty one adds none."""
-    return written.model_copy(update={"warning": "; ".join(filter(None, (written.warning, warning)))})
 
 
 def request_of(request: PrepareInput, prepared: Prepared) -> PolicyRequest:
@@ -666,10 +662,10 @@ def _recorded(verdicts: tuple[Verdict, ...]) -> Decision:
     return Decision(act=Act.WAIT, why=f"evidence: {results}")
 
 
-def _counted(written: Written, more: int = 0, *, action: str) -> Written:
-    """Return the result with ``more`` writes beside the target, and count all writes in the metric."""
-    _writes.add(written.writes + more, {"action": action})
-    return written.model_copy(update={"writes": written.writes + more})
+def _counted(written: Written, *, action: str) -> Written:
+    """Return the result, and count its writes in the metric."""
+    _writes.add(written.writes, {"action": action})
+    return written
 
 
 async def _leave(heart: Heart, clock: Clock) -> NoReturn:

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from segue.decide import Act, Decision, barrier_at, movable_since
+from segue.arithmetic import barrier_at
+from segue.decide import movable_since
+from segue.decision import Act, Decision
 from segue.observation import Observation
 from segue.spec import Rules
 from segue.state import Goal, State

@@ -10,12 +10,12 @@ from typing import Any, Generic, Self, TypeVar
 from pydantic import Field
 
 from segue.as_before import as_before
-from segue.decide import Decision
+from segue.decision import Decision
 from segue.gates import Verdict
 from segue.history import Note
 from segue.lint.findings import Linted
 from segue.notices import Notice, Noticed
-from segue.observation import Frozen, Observation, Routed, Version
+from segue.observation import Counts, Frozen, Observation, Routed, Version
 from segue.plan import Plan
 from segue.room import Demand
 from segue.spec import AnyTarget, Change, Rules, Spec, Strategy, Target
@@ -245,6 +245,13 @@ class WriteInput(Frozen):
     """Since when the move waits only for its write: seconds since the epoch; 0 if that is not known."""
 
     @property
+    def goal(self) -> Counts:
+        """The counts to move to."""
+        if self.decision.counts is None:
+            raise ValueError("a move needs counts")
+        return self.decision.counts
+
+    @property
     def lowered(self) -> Self:
         """The same with the floor of a target that was not whole before; not to be sent."""
         if not self.replicas:
@@ -269,6 +276,11 @@ class Written(Frozen):
     """What admission would make of the wanted version by now; then nothing was written."""
     warning: str = ""
     """What could not be written beside the target, for the report; empty if everything was."""
+
+    def with_more(self, writes: int = 0, *warnings: str) -> Self:
+        """Return the result with more writes beside it, and with more warnings; an empty one adds none."""
+        warning = "; ".join(filter(None, (self.warning, *warnings)))
+        return self.model_copy(update={"writes": self.writes + writes, "warning": warning})
 
 
 class VerifyInput(Frozen):

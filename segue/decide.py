@@ -2,19 +2,20 @@
 
 ``decide`` takes the rules, the recorded state and an observation, and returns one action with absolute counts.
 The same input gives the same action, so an action that was not carried out is decided again. The plan uses the same
-``next_counts``, with every replica ready at once.
+``arithmetic``, with every replica ready at once.
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 from math import inf
 
+from segue.arithmetic import floor_of, kept_old, next_waypoint, ready_of, takes_the_last, toward
 from segue.as_before import allows_too_many_unavailable, as_before, can_lower
-from segue.budget import Budget, objection, resolve_budget
+from segue.budget import objection, resolve_budget
+from segue.decision import Act, Decision
 from segue.gates.standing import breaches, missing_evidence, unopened
-from segue.observation import Cause, Counts, Frozen, Observation, Problem, Side, belonging
+from segue.observation import Cause, Counts, Observation, Problem, belonging
 from segue.pacing import is_futile, next_at
-from segue.spec import Order, Pace, Rules, Way, Waypoint
+from segue.spec import Order, Pace, Rules, Way
 from segue.spec.gate_policy import Reaction
 from segue.state import Goal, State
 from segue.traffic import (
@@ -32,99 +33,17 @@ from segue.traffic import (
     tried_again_at,
     wanted_share,
 )
-from segue.units import counted, resolve
-
-
-class Act(StrEnum):
-    """The actions that the workflow can carry out."""
-
-    WAIT = "wait"
-    SCALE = "scale"
-    DRAIN = "drain"
-    RESIZE = "resize"
-    SETTLE = "settle"
-    PAUSE_CONTROLLER = "pauseController"
-    MEASURE = "measure"
-    VERIFY = "verify"
-    FAIL = "fail"
-    FOREIGN = "foreign"
-    FOREIGN_GONE = "foreignGone"
-    CROWDED = "crowded"
-    ROOMY = "roomy"
-    FREEZE = "freeze"
-    THAW = "thaw"
-    SLEEP = "sleep"
-    WAKE = "wake"
-    ROUTE = "route"
-    ACCEPTED = "accepted"
-    UNDO = "undo"
-    LOWER_FLOOR = "lowerFloor"
-    ALARM = "alarm"
-    CALM = "calm"
-    FINISH = "finish"
-    FENCED = "fenced"
-
-
-class Decision(Frozen):
-    """One action, with everything needed to carry it out, and its reason for a person."""
-
-    act: Act
-    why: str
-    counts: Counts | None = None
-    replicas: int | None = None
-    share: int | None = None
-    """Percent of the traffic for the new side."""
-    waypoint: int | None = None
-    """Index of the waypoint that is reached; None at the end of the rollout."""
-    problem: Problem | None = None
-    rolls_back: bool | None = None
-    """Whether a failure rolls back; None if the spec's ``onFailure`` decides."""
-    gates: tuple[str, ...] = ()
-    """The gates to evaluate from now on."""
-    stops: bool = False
-    """Whether they are evaluated because the rollout is at a waypoint, or at the end."""
-    fits: int | None = None
-    """How many replicas fit, if that made the move smaller."""
-    empties: bool = False
-    """Whether this decision waits for old replicas to become empty, or follows that wait."""
-    emptied: str = ""
-    """The result of that wait, for the report."""
-    cut: bool = False
-    """Whether some replicas were not empty in time."""
-    wake_at: float | None = None
-    """Decide again no later than this: seconds since the epoch."""
-
-    @property
-    def waits_for(self) -> str:
-        """What the rollout waits for until the action is done, to follow *waits for*."""
-        name = _NAMES.get(self.act)
-        return f"{name} ({self.why})" if name else self.why
-
-
-_NAMES = {
-    Act.SCALE: "the move",
-    Act.PAUSE_CONTROLLER: "the pause of the target's controller",
-    Act.MEASURE: "the gates",
-    Act.VERIFY: "verification",
-    Act.ROUTE: "the change of the traffic",
-    Act.UNDO: "the rollback",
-    Act.FINISH: "the last write",
-}
-"""The names of actions whose reason does not name them."""
+from segue.units import counted
+from segue.waits import shortfall, shortfall_back, to_be_available, to_stop
 
 PENDING_S = 5.0
 """A replica that is unschedulable for so long stays pending: no replica that stops makes room for it."""
-
-AHEAD_S = 2.0
-"""A replica that is Ready since a time so far ahead shows that the clocks of its node and of the API server differ."""
 
 RETRIED_S = 5.0
 """A write that the target's state did not allow is tried again so soon if a replica has become ready since."""
 
 PAUSE_EVERY_S = 10.0
 """The rollout pauses the controller at most this often, even if somebody keeps resuming it."""
-
-_CATCH_UP = "the target's controller to catch up"
 
 Case = Callable[[Rules, State, Observation, float], Decision | None]
 
@@ -154,6 +73,10 @@ def _woken(decision: Decision, due: list[float]) -> Decision:
         return decision
     at = due if decision.wake_at is None else [*due, decision.wake_at]
     return decision.model_copy(update={"wake_at": min(at)})
+
+
+def _failing(problem: Problem, *, rolls_back: bool | None = None) -> Decision:
+    return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=rolls_back)
 
 
 # --- how often it writes ----------------------------------------------------------------------------------
@@ -194,7 +117,7 @@ def _paced(rules: Rules, state: State, seen: Observation, decision: Decision, no
     else:
         why, problem = _futile(state, what, f"writes have no effect ({decision.why})")
     if problem is not None and state.goal is Goal.FORWARD and state.unresolved is None:
-        return Decision(act=Act.FAIL, why=str(problem), problem=problem, rolls_back=False)
+        return _failing(problem, rolls_back=False)
     if problem is not None and state.goal is Goal.BACK and not state.needs_human and decision.act not in _ASIDE:
         return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
     return Decision(act=Act.WAIT, why=f"the next try: {why}", problem=seen.problem, wake_at=may_at)
@@ -230,100 +153,7 @@ def _futile(state: State, what: str, why: str) -> tuple[str, Problem | None]:
     return why, Problem(cause=Cause.CONFIGURATION, message=message)
 
 
-# --- the arithmetic, shared with the plan ---------------------------------------------------------------
-
-
-def next_counts(
-    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0, excused: int = 0
-) -> Counts:
-    """Return the counts to request next; the counts already requested if nothing can move.
-
-    R=4, maxSurge 1, maxUnavailable 0, everything ready at once (intermediate states are in brackets):
-
-    ====================  =========================================================================
-    scaleOutPriority      (4,0) (4,1) [3,1] (3,2) [2,2] (2,3) [1,3] (1,4) (0,4)
-    ====================  =========================================================================
-
-    R=4, step 2, with the default budget of each order:
-
-    ====================  =========================================
-    scaleOutPriority      (4,0) (4,2) [2,2] (2,4) (0,4)
-    scaleInPriority       (4,0) [2,0] (2,2) [0,2] (0,4)
-    scaleSimultaneously   (4,0) (2,2) (0,4)
-    ====================  =========================================
-
-    ``barrier`` is the number of new replicas at the next waypoint. The counts never pass it, and they reach it only
-    when all earlier new replicas are proven, so that the rollout stops exactly where the plan says. ``keep`` replicas
-    of the side that is being removed stay, because they receive traffic. So many ``excused`` new replicas need not be
-    proven before others come.
-    """
-    old, new = seen.old, seen.new
-    # After a change of R the fields on the target give other counts than intended: bring them into range.
-    current = _within_budget(budget, seen, _kept_old(seen), seen.requested.new)
-    expendable = max(0, old.ready + new.proven - budget.floor) + old.spare
-    if old.total - expendable > current.old:  # readiness was lost since the request: keep what still runs
-        back = _within_budget(budget, seen, min(old.total - expendable, budget.replicas), current.new)
-        # After a drop of R the target cannot hold all that would have to stay: never request what a write refuses.
-        return seen.requested if objection(budget, seen, back) else back
-    if barrier is not None and current.new >= barrier:
-        return current
-    if order is Order.SCALE_OUT_PRIORITY and budget.surge and not new.proven:
-        # Remove no old replica before a new one is proven, except a superseded surplus.
-        expendable = min(expendable, max(0, old.total - budget.replicas))
-    # What is above R after a drop of R goes in one step: a target without a home cannot be held in between.
-    surplus = old.total - budget.replicas if seen.home is None else 0
-    lowest = max(old.total - min(expendable, max(budget.step, surplus)), min(max(budget.kept, keep), old.total))
-    # What was to stop before and is still there uses the ceiling too. A number is replaced in its place.
-    remaining = 0 if seen.numbered else max(0, old.total - seen.requested.old)
-    enough = min(new.proven + excused, current.new)
-    kept, grown = _within_budget(budget, seen, lowest, _grown(budget, current, enough, lowest + remaining, barrier))
-    return current if kept > current.old else Counts(kept, grown)  # more must stay than are requested: nothing can move
-
-
-def toward(
-    budget: Budget, order: Order, seen: Observation, barrier: int | None = None, *, keep: int = 0, excused: int = 0
-) -> Counts:
-    """Return the next counts toward ``budget.end``, also if new replicas have to be removed.
-
-    Going back is the same as going forward with the sides exchanged, within the same floor and ceiling.
-    """
-    ahead = seen.counts.new <= budget.end.new and seen.counts.old >= budget.end.old
-    if ahead or (seen.home is None and not budget.kept):
-        return next_counts(budget, order, seen, barrier, keep=keep, excused=excused)
-    exchanged = seen.model_copy(
-        update={"old": seen.new, "new": seen.old, "requested": Counts(seen.requested.new, seen.requested.old)}
-    )
-    leaving, coming = next_counts(budget._replace(kept=budget.end.new), order, exchanged, keep=keep)
-    # If somebody scaled the old side above R, both sides lose replicas: wait until enough of the others are proven.
-    both = seen.model_copy(update={"home": seen.home or seen.counts})  # a plan has none
-    return seen.requested if objection(budget, both, Counts(coming, leaving)) else Counts(coming, leaving)
-
-
-def _kept_old(seen: Observation) -> int:
-    """Return how many old replicas are to stay as requested; at most R for a target without a home."""
-    kept = max(0, min(seen.requested.old, seen.old.total))
-    return kept if seen.home is not None else min(kept, max(seen.replicas, 0))
-
-
-def _within_budget(budget: Budget, seen: Observation, old: int, new: int) -> Counts:
-    """Bring counts into the budget: existing new replicas stay, and removed ones are replaced at once."""
-    new = min(max(seen.new.total, min(new, budget.ceiling - old, budget.end.new)), budget.replicas)
-    missing = budget.replicas - new
-    if seen.home is not None:  # it can hold fewer than R: after a settle, add nothing to the side being removed
-        missing = min(missing, seen.old.total)
-    return Counts(max(old, missing), new)
-
-
-def _grown(budget: Budget, current: Counts, proven: int, old: int, barrier: int | None) -> int:
-    grown = min(budget.end.new, budget.ceiling - old, proven + budget.step)
-    if barrier is not None and grown >= barrier:
-        grown = barrier if proven >= current.new else min(grown, barrier - 1)
-    return max(grown, current.new)
-
-
-def takes_the_last(budget: Budget, order: Order, seen: Observation, barrier: int | None = None) -> bool:
-    """Whether the next move would remove the last old replica, if none had to stay."""
-    return next_counts(budget, order, seen, barrier).old == 0
+# --- the next step, and its room -------------------------------------------------------------------------
 
 
 def asks_for_room(state: State, seen: Observation, decision: Decision) -> bool:
@@ -341,7 +171,7 @@ def _next_step(rules: Rules, state: State, seen: Observation, now: float) -> tup
     """
     budget, order = resolve_budget(rules.strategy, seen.replicas), rules.strategy.order
     keep, excused = must_stay(rules.strategy, state, seen, now), state.excused(seen.replicas)
-    if _serving(seen) < _floor(rules, state, seen):
+    if ready_of(seen) < floor_of(rules, state, seen):
         keep = max(keep, state.regained)
     if _is_superseded(state, seen):
         return toward(budget._replace(kept=seen.replicas), order, seen, keep=keep), None
@@ -390,23 +220,6 @@ def _fits(rules: Rules, state: State, seen: Observation, now: float) -> int | No
 def _stays_pending(rules: Rules, seen: Observation, now: float) -> bool:
     patience_s = min(PENDING_S, rules.readiness.deadline.total_seconds() / 2)
     return bool(seen.unplaced) and not seen.leaving and now >= seen.unplaced_since + patience_s
-
-
-def barrier_at(waypoint: Waypoint, replicas: int) -> int:
-    """Return the number of new replicas at a waypoint; percentages round up, at most all."""
-    return max(1, min(resolve(waypoint.at, replicas, round_up=True), replicas))
-
-
-def next_waypoint(rules: Rules, state: State, replicas: int) -> tuple[int, int] | None:
-    """Return (index, new replicas) of the nearest waypoint that is not passed; None after the last."""
-    most = resolve_budget(rules.strategy, replicas).end.new if replicas else 0
-    ahead = [
-        (min(barrier_at(w, replicas), most), i) for i, w in enumerate(rules.strategy.waypoints) if i not in state.passed
-    ]
-    if not ahead:
-        return None
-    barrier, index = min(ahead)
-    return index, barrier
 
 
 # --- cases: done, abnormal, requested, up, down, wait ---------------------------------------------------
@@ -471,7 +284,7 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     if state.unresolved is not None or not seen.engaged or problem is None:
         return None
     is_hopeless = problem.hopeless and now >= problem.hopeless_from
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem) if is_hopeless else None
+    return _failing(problem) if is_hopeless else None
 
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -483,7 +296,7 @@ def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if found is None:
         return None
     rolls_back = found.reaction is Reaction.ROLLBACK
-    return Decision(act=Act.FAIL, why=str(found.problem), problem=found.problem, rolls_back=rolls_back)
+    return _failing(found.problem, rolls_back=rolls_back)
 
 
 def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -492,7 +305,7 @@ def _unrouted(rules: Rules, state: State, seen: Observation, now: float) -> Deci
     if not refusal or state.unresolved is not None or state.routed is None or _blocked(state):
         return None
     problem = Problem(cause=Cause.TRAFFIC, message=f"{refusal}; the route gives {share_of(seen)} % to new")
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+    return _failing(problem)
 
 
 def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -503,12 +316,12 @@ def _regained(rules: Rules, state: State, seen: Observation, now: float) -> Deci
         return None
     if state.unresolved is None and (gone := _old_version_gone(rules, state, seen)):
         problem = Problem(cause=Cause.UNREADY, message=gone)
-        return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+        return _failing(problem)
     counts = _with_old_back(rules, state, seen)
     if counts is None:
         return None
-    floor = _floor(rules, state, seen)
-    why = f"only {_serving(seen)} of {floor} required replicas are ready, old ones come back: {_why(seen, counts)}"
+    floor = floor_of(rules, state, seen)
+    why = f"only {ready_of(seen)} of {floor} required replicas are ready, old ones come back: {_why(seen, counts)}"
     return Decision(act=Act.SCALE, why=why, counts=counts)
 
 
@@ -519,34 +332,24 @@ def _old_version_gone(rules: Rules, state: State, seen: Observation) -> str:
     """
     if seen.emptied:
         return "no replica is left: somebody deleted its ReplicaSets"
-    floor, reached = _floor(rules, state, seen), next_waypoint(rules, state, seen.replicas)
-    if not seen.unreturnable or state.waypoint is None or reached is None or _serving(seen) >= floor:
+    floor, reached = floor_of(rules, state, seen), next_waypoint(rules, state, seen.replicas)
+    if not seen.unreturnable or state.waypoint is None or reached is None or ready_of(seen) >= floor:
         return ""
     if seen.new.ready >= reached[1]:  # what the controller added in the place of old replicas is still starting
         return ""
-    lost = f"only {_serving(seen)} of {floor} required replicas are ready"
+    lost = f"only {ready_of(seen)} of {floor} required replicas are ready"
     return f"{lost}, and no old one can be added: the ReplicaSet of the old version was deleted (revisionHistoryLimit?)"
-
-
-def _serving(seen: Observation) -> int:
-    return seen.old.ready + seen.new.ready
-
-
-def _floor(rules: Rules, state: State, seen: Observation) -> int:
-    """Return how many must be ready, by R at the latest move: replicas that a resize adds still load."""
-    replicas = seen.replicas if state.sized is None else min(seen.replicas, state.sized)
-    return resolve_budget(rules.strategy, replicas).floor if replicas else 0
 
 
 def _with_old_back(rules: Rules, state: State, seen: Observation) -> Counts | None:
     """Return the counts with as many old replicas as the ceiling allows back; None if none can be added."""
     if seen.unreturnable:
         return None
-    budget, floor = resolve_budget(rules.strategy, seen.replicas), _floor(rules, state, seen)
+    budget, floor = resolve_budget(rules.strategy, seen.replicas), floor_of(rules, state, seen)
     if seen.numbered:
         # An old one comes back only in the place of a new one: give up unready new ones once the version failed.
         back = Counts(seen.replicas - seen.new.ready, seen.new.ready)
-        lost = _serving(seen) < floor and seen.new.ready < seen.new.total
+        lost = ready_of(seen) < floor and seen.new.ready < seen.new.total
         return back if lost and state.unresolved is not None and seen.requested.old < back.old else None
     old, new = max(seen.old.total, seen.requested.old), max(seen.new.total, seen.requested.new)
     missing = floor - old - seen.new.ready  # old ones that are not ready yet are starting
@@ -564,9 +367,9 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
         return None
     if state.unresolved is not None or state.asleep or _blocked(state):
         return None
-    floor, missing = _floor(rules, state, seen), seen.new.total - seen.new.ready - seen.unplaced - seen.hindered
+    floor, missing = floor_of(rules, state, seen), seen.new.total - seen.new.ready - seen.unplaced - seen.hindered
     # A waypoint is reached with every new replica proven that is not excused; at another stop some may still load.
-    is_fine = _serving(seen) >= floor and (state.waypoint is None or missing <= state.lacking(seen.replicas))
+    is_fine = ready_of(seen) >= floor and (state.waypoint is None or missing <= state.lacking(seen.replicas))
     if is_fine or missing <= 0:
         return None
     deadline_s = rules.readiness.deadline.total_seconds()
@@ -577,7 +380,7 @@ def _lost(rules: Rules, state: State, seen: Observation, now: float) -> Decision
     lost = problem.model_copy(
         update={"message": f"{problem.message} (readiness was lost {deadline_s:g} s ago; {what}{_either(seen)})"}
     )
-    return Decision(act=Act.FAIL, why=str(lost), problem=lost)
+    return _failing(lost)
 
 
 def _measuring(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -614,7 +417,7 @@ def _settled(rules: Rules, state: State, seen: Observation, now: float) -> Decis
 def _ready_counts(rules: Rules, seen: Observation) -> Counts:
     if seen.numbered:
         return Counts(seen.replicas - seen.new.ready, seen.new.ready)
-    old = _kept_old(seen)
+    old = kept_old(seen)
     if seen.home is not None:
         return _within(rules, seen, Counts(old, min(seen.new.ready, seen.replicas)), least=0)
     # A lever can hold the new template with 1 to R new replicas. After a drop of R that left no new replica, a paused
@@ -686,7 +489,7 @@ def _unaccepted(rules: Rules, state: State, seen: Observation, now: float) -> De
     if now < deadline:
         return Decision(act=Act.WAIT, why=why, problem=seen.problem, wake_at=deadline)
     problem = Problem(cause=Cause.DEADLINE, message=f"the rollout waits for {why} ({_no_progress(rules)})")
-    return Decision(act=Act.FAIL, why=str(problem), problem=problem)
+    return _failing(problem)
 
 
 def _awaited(state: State, seen: Observation) -> str:
@@ -917,9 +720,9 @@ def _why(seen: Observation, counts: Counts) -> str:
 def _late(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
     if state.stopped or state.waypoint is not None or now < _deadline_at(rules, state, seen):
         return None
-    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=_shortfall(rules, state, seen, now))
+    problem = seen.problem or Problem(cause=Cause.DEADLINE, message=shortfall(rules, state, seen, now))
     late = problem.model_copy(update={"message": f"{problem.message} ({_no_progress(rules)}{_either(seen)})"})
-    return Decision(act=Act.FAIL, why=str(late), problem=late)
+    return _failing(late)
 
 
 def _no_progress(rules: Rules) -> str:
@@ -1023,7 +826,7 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
     if not late:
         return Decision(act=Act.CALM, why="the rollback makes progress again")
     problem = seen.problem or Problem(
-        cause=Cause.DEADLINE, message=_awaited(state, seen) or _shortfall_back(rules, seen, now)
+        cause=Cause.DEADLINE, message=_awaited(state, seen) or shortfall_back(rules, seen, now)
     )
     return Decision(act=Act.ALARM, why=f"the rollback makes no progress: {problem}", problem=problem)
 
@@ -1031,12 +834,12 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
     waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None, tried_again_at(state)]
     if state.goal is Goal.BACK:
-        why = _awaited(state, seen) or _to_be_available(state, seen, now) or _shortfall_back(rules, seen, now)
+        why = _awaited(state, seen) or to_be_available(state, seen, now) or shortfall_back(rules, seen, now)
         why += _in_the_way(state, seen)
     elif state.stopped:
         why = state.stopped
     else:
-        why = _to_stop(seen, now) or _to_be_available(state, seen, now) or _shortfall(rules, state, seen, now)
+        why = to_stop(seen, now) or to_be_available(state, seen, now) or shortfall(rules, state, seen, now)
     if not state.stopped and not (state.goal is Goal.BACK and state.needs_human):
         waits.append(_deadline_at(rules, state, seen))
     wake = [w for w in waits if w is not None and w > now]
@@ -1069,70 +872,6 @@ def movable_since(rules: Rules, state: State, seen: Observation) -> float:
     if not seen.progress_at:
         return 0.0
     return max(seen.progress_at + rules.readiness.min_ready.total_seconds(), state.progress_at)
-
-
-def _to_stop(seen: Observation, now: float) -> str:
-    """Return for which stopping replicas the new side waits; empty if it waits for none."""
-    if not seen.leaving or seen.freed_by <= now:
-        return ""
-    stops = f"{counted(seen.leaving, 'replica')} to stop and free the resources for new ones"
-    return f"{stops}, at most {seen.freed_by - now:.0f} s more ({seen.unplaced_why or 'each is replaced in place'})"
-
-
-def _to_be_available(state: State, seen: Observation, now: float) -> str:
-    """Return that the target's controller waits for its minReadySeconds; empty if it does not."""
-    going = seen.new.total if state.goal is Goal.BACK else seen.old.total - seen.requested.old
-    if going <= 0 or seen.available_by <= now:
-        return ""
-    left = f"{seen.available_by - now:.0f} s more (minReadySeconds)"
-    return f"the target's controller to count the latest ready replica as available, {left}"
-
-
-def _shortfall(rules: Rules, state: State, seen: Observation, now: float) -> str:
-    if seen.autonomous and not seen.new.total and seen.requested.new:
-        return "the target's own operator or controller to create the first new replica"
-    if seen.old.total > seen.requested.old:
-        return f"{counted(seen.old.total - seen.requested.old, 'old replica')} to stop"
-    missing = seen.requested.new - seen.new.proven
-    if missing <= 0:
-        return _old_to_be_ready(rules, state, seen)
-    return _proof("new", missing, seen.new, seen.requested.new) + _ahead(rules, seen, now)
-
-
-def _old_to_be_ready(rules: Rules, state: State, seen: Observation) -> str:
-    """Return which old replicas keep the rollout at the floor; if none does, that the controller has to catch up."""
-    floor, unready = _floor(rules, state, seen), [each.name for each in seen.pods.old if each.ready_since is None]
-    absent = seen.old.total - len(seen.pods.old) if seen.numbered else 0
-    if not (unready or absent > 0) or _serving(seen) > floor:
-        return _CATCH_UP
-    ready = f"{_serving(seen)} of {seen.replicas} replicas are ready, and {floor} must stay ready"
-    if not unready:
-        return f"the target's controller to create {counted(absent, 'old replica')} again: {ready}"
-    more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
-    return f"old replica {min(unready)}{more} to be ready: {ready}"
-
-
-def _shortfall_back(rules: Rules, seen: Observation, now: float) -> str:
-    home = seen.home or Counts(seen.replicas, 0)
-    missing, extra = home.old - seen.old.proven, seen.new.total - home.new
-    parts = [_proof("old", missing, seen.old, home.old) + _ahead(rules, seen, now)] * (missing > 0)
-    parts += [f"{counted(extra, 'new replica')} to stop"] * (extra > 0)
-    return " and ".join(parts) or _CATCH_UP
-
-
-def _ahead(rules: Rules, seen: Observation, now: float) -> str:
-    """Return that a replica is Ready since a time that is to come: one of the clocks is wrong; empty otherwise."""
-    if seen.next_proven_at is None:
-        return ""
-    ahead_s = seen.next_proven_at - rules.readiness.min_ready.total_seconds() - now
-    if ahead_s < AHEAD_S:
-        return ""
-    return f"; by the clock of its node the next one became Ready {ahead_s:.0f} s from now: synchronize both clocks"
-
-
-def _proof(name: str, missing: int, side: Side, wanted: int) -> str:
-    """Return how many replicas of a side are still to be proven."""
-    return f"{counted(missing, f'{name} replica')} to be proven ({side.ready} of {wanted} ready, {side.proven} proven)"
 
 
 _FORWARD: tuple[Case, ...] = (

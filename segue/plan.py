@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
+from segue.arithmetic import barrier_at, takes_the_last, toward
 from segue.budget import Budget, resolve_budget
-from segue.decide import barrier_at, takes_the_last, toward
 from segue.errors import Refused
 from segue.groups import group_stages
 from segue.observation import Counts, Frozen, Observation, Routed, Side

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from segue.arithmetic import next_waypoint
 from segue.as_before import as_before
 from segue.budget import resolve_budget
-from segue.decide import next_waypoint
 from segue.gates import Result, VerdictEvidence
 from segue.gates.standing import stand
 from segue.messages import approval_of, pause_of, possible, rollout_of

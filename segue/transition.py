@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from segue.as_before import with_ready
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision, is_released, repeatable
+from segue.decide import is_released, repeatable
+from segue.decision import Act, Decision
 from segue.gates import Result, Verdict, combined, failure_of
 from segue.observation import Cause, Observation, Problem, Routed
 from segue.pacing import KEPT, Wrote, in_a_row
@@ -37,12 +38,12 @@ def is_written(state: State, decision: Decision) -> bool:
     return decision.act in WRITTEN and (state.claimed or decision.act is not Act.FINISH)
 
 
-def attempted(state: State, decision: Decision, seen: Observation | None = None) -> State:
+def attempted(state: State, decision: Decision, seen: Observation) -> State:
     """Return the state while a decision is written. If the answer is lost, the target shows whether it is written.
 
     A person who overrules what a lost future of the rollout wrote continues after its writes.
     """
-    known = seen.foreign.attempts if seen is not None and seen.foreign is not None else 0
+    known = seen.foreign.attempts if seen.foreign is not None else 0
     return state.but(finishing=decision.act is Act.FINISH, attempts=max(state.attempts, known) + 1)
 
 

@@ -31,10 +31,11 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "out")
 MUTATED = (
-    "segue/admission.py", "segue/as_before.py", "segue/budget.py", "segue/decide.py", "segue/ended_pods.py",
+    "segue/admission.py", "segue/arithmetic.py", "segue/as_before.py", "segue/budget.py", "segue/decide.py",
+    "segue/ended_pods.py",
     "segue/failures.py", "segue/gates/standing.py", "segue/groups.py", "segue/hindrance.py", "segue/messages.py",
     "segue/pacing.py", "segue/plan.py", "segue/resting.py", "segue/room.py", "segue/state.py", "segue/status.py",
-    "segue/traffic.py", "segue/transition.py", "segue/undoing.py", "workflows/rollout.py",
+    "segue/traffic.py", "segue/transition.py", "segue/undoing.py", "segue/waits.py", "workflows/rollout.py",
 )  # fmt: skip
 LOADED = (
     "pytest", "_pytest.assertion.rewrite", "hypothesis", "kubernetes.client", "pytest_asyncio", "segue.spec",
@@ -42,7 +43,10 @@ LOADED = (
 )  # fmt: skip
 """Modules that import none of ``MUTATED``. They are loaded once, so that a run of tests begins in half a second."""
 FAST = ("tests/replay", "tests/unit", "tests/cli")
-OWN = {"segue/state.py": "test_transition.py", "segue/hindrance.py": "test_failures.py"}
+OWN = {
+    "segue/arithmetic.py": "test_decide.py", "segue/hindrance.py": "test_failures.py",
+    "segue/state.py": "test_transition.py", "segue/waits.py": "test_decide.py",
+}  # fmt: skip
 """A module's own test, if it has another name."""
 SIMULATION = "test_simulation.py"
 ROLLOUTS = "1000"

@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         Activity,
         NotifyInput,
         PermitInput,
+        Prepared,
         PrepareInput,
         Task,
         VerifyInput,
@@ -39,7 +40,8 @@ with workflow.unsafe.imports_passed_through():
         WriteInput,
         Written,
     )
-    from segue.decide import Act, Decision, movable_since
+    from segue.decide import movable_since
+    from segue.decision import Act, Decision
     from segue.errors import Refused, shown
     from segue.gates import Result, combined
     from segue.history import Note, described
@@ -85,14 +87,30 @@ NOTHING = RawValue(Payload())
 R = TypeVar("R", bound=Frozen)
 
 
-def _validated(name: str, update: Any) -> None:
-    """Make ``RolloutWorkflow._check`` the update's validator; the SDK requires the update's own signature."""
+# A handler's ``self`` has no annotation: the SDK would take it for an argument of the message.
 
-    def check(self: "RolloutWorkflow", sent: RawValue = NOTHING) -> None:
+
+def _signal(name: str) -> Any:
+    """Return the handler of a message as a signal."""
+
+    async def handle(self, sent: RawValue = NOTHING) -> None:  # type: ignore[no-untyped-def]
+        await self._signalled(name, sent)
+
+    return workflow.signal(name=name)(handle)
+
+
+def _update(name: str) -> Any:
+    """Return the handler of a message as an update, which is refused before it is recorded in the history."""
+
+    async def handle(self, sent: RawValue = NOTHING) -> str:  # type: ignore[no-untyped-def]
+        return str(await self._updated(name, sent))
+
+    def check(self, sent: RawValue = NOTHING) -> None:  # type: ignore[no-untyped-def]
         self._check(name, sent)
 
-    check.__annotations__ = dict(update.__annotations__, **{"return": None})
+    update: Any = workflow.update(name=name)(handle)
     update.validator(check)
+    return update
 
 
 @workflow.defn(name=contract.WORKFLOW)
@@ -210,33 +228,8 @@ class RolloutWorkflow:
 
         Returns None when a message arrives, or a hold or the time for an answer ends.
         """
-        heard = self._heard
-        state, tuning = self._state.brief, self._task.tuning
-        # A waiting rollout costs little, because it is observed and taken over less often. The first move, and the
-        # first one after a rest, may wait: if many rollouts are approved at once, none needs another activity for it.
-        queued = self._queued and not rests(state) and state.goal is not Goal.BACK
-        resting = rests(state) or queued
-        attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
-        hold_s = self._hold_left_s()
-        watch: workflow.ActivityHandle[RawValue] = workflow.start_activity(
-            contract.AWAIT_READY.name,
-            WatchInput(
-                target=self._spec.target,
-                rules=self._spec.rules,
-                state=state,
-                attempt_s=attempt_s,
-                goes_back=self._spec.change.goes_back,
-                queued=queued,
-                queue_s=tuning.queue_s,
-            ),
-            result_type=RawValue,
-            task_queue=self._activity_queue,
-            start_to_close_timeout=timedelta(seconds=attempt_s + 60),
-            heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
-            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
-            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
-            summary=_summary(f"{state.phase}: {self._counts()}"),
-        )
+        heard, state = self._heard, self._state
+        hold_s, watch = self._hold_left_s(), self._start_watch()
         try:
             await workflow.wait_condition(
                 lambda: watch.done() or self._heard != heard,
@@ -262,6 +255,34 @@ class RolloutWorkflow:
         self._learn(watched)
         self._state = self._state.after_record(self._spec.repeated_gates, watched.verdicts, _now())
         return watched.decision
+
+    def _start_watch(self) -> workflow.ActivityHandle[RawValue]:
+        """Start to watch the target until there is something to do."""
+        state, tuning = self._state.brief, self._task.tuning
+        # A waiting rollout costs little, because it is observed and taken over less often. The first move, and the
+        # first one after a rest, may wait: if many rollouts are approved at once, none needs another activity for it.
+        queued = self._queued and not rests(state) and state.goal is not Goal.BACK
+        resting = rests(state) or queued
+        attempt_s = tuning.rest_attempt_s if resting else tuning.attempt_s
+        return workflow.start_activity(
+            contract.AWAIT_READY.name,
+            WatchInput(
+                target=self._spec.target,
+                rules=self._spec.rules,
+                state=state,
+                attempt_s=attempt_s,
+                goes_back=self._spec.change.goes_back,
+                queued=queued,
+                queue_s=tuning.queue_s,
+            ),
+            result_type=RawValue,
+            task_queue=self._activity_queue,
+            start_to_close_timeout=timedelta(seconds=attempt_s + 60),
+            heartbeat_timeout=timedelta(seconds=tuning.rest_heartbeat_s if resting else tuning.heartbeat_s),
+            cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=5)),
+            summary=_summary(f"{state.phase}: {self._counts()}"),
+        )
 
     def _learn(self, watched: Watched) -> None:
         self._seen = watched.seen
@@ -294,22 +315,10 @@ class RolloutWorkflow:
 
     async def _prepare(self) -> None:
         self._waits = "the target to be read"
-        prepared = await self._do(
-            contract.PREPARE,
-            PrepareInput(
-                target=self._spec.target,
-                owner=self._state.owner,
-                change=self._spec.change,
-                rules=self._spec.rules,
-                name=self._task.name,
-                accept=self._spec.accept,
-                notifications=self._spec.notifications,
-                by=self._task.by,
-                broke_glass=self._task.break_glass,
-            ),
-            "read the target, dry-run the change",
-            limit=PREPARE_LIMIT,
-        )
+        prepared = await self._tried(
+            self._spec, "read the target, dry-run the change",
+            notifications=self._spec.notifications, by=self._task.by, broke_glass=self._task.break_glass,
+        )  # fmt: skip
         refused = unchanged(prepared)
         if refused is not None:
             raise refused
@@ -321,6 +330,14 @@ class RolloutWorkflow:
                 _now(), "freeze overruled", self._task.break_glass, self._task.by
             )
         self._plans, self._waits = (plan,), TURN
+
+    async def _tried(self, spec: Spec, summary: str, **more: Any) -> Prepared:
+        """Read the target, and try a spec's change by a dry run."""
+        given = PrepareInput(
+            target=spec.target, owner=self._state.owner, change=spec.change, rules=spec.rules, name=self._task.name,
+            accept=spec.accept, **more,
+        )  # fmt: skip
+        return await self._do(contract.PREPARE, given, summary, limit=PREPARE_LIMIT)
 
     async def _refuse(self, error: Exception) -> NoReturn:
         """End the workflow before it has changed anything.
@@ -337,24 +354,12 @@ class RolloutWorkflow:
         number = self._retargets
         try:
             spec = _respecified(self._spec, retarget)
-            prepared = await self._do(
-                contract.PREPARE,
-                PrepareInput(
-                    target=spec.target,
-                    owner=self._state.owner,
-                    change=spec.change,
-                    rules=spec.rules,
-                    name=self._task.name,
-                    accept=spec.accept,
-                    baseline=self._state.baseline if self._state.claimed else None,
-                    wanted=self._state.wanted if retarget.change is None and self._state.foreign is None else None,
-                    by=retarget.by,
-                    retargets=True,
-                    broke_glass=self._state.broke_glass,
-                ),
-                f"retarget by {retarget.by}: dry-run the change",
-                limit=PREPARE_LIMIT,
-            )
+            prepared = await self._tried(
+                spec, f"retarget by {retarget.by}: dry-run the change",
+                baseline=self._state.baseline if self._state.claimed else None,
+                wanted=self._state.wanted if retarget.change is None and self._state.foreign is None else None,
+                by=retarget.by, retargets=True, broke_glass=self._state.broke_glass,
+            )  # fmt: skip
             if self._state.retarget is not retarget:
                 return  # withdrawn by an abort, or replaced by a newer retarget
             self._retarget_answer[number] = self._retargeted(retarget, spec, prepared)
@@ -367,7 +372,7 @@ class RolloutWorkflow:
             if self._state.retarget is retarget:
                 self._state = self._state.but(retarget=None, overrules=False)
 
-    def _retargeted(self, retarget: Retarget, spec: Spec, prepared: contract.Prepared) -> str:
+    def _retargeted(self, retarget: Retarget, spec: Spec, prepared: Prepared) -> str:
         before, after = self._state, retargeted(self._state, retarget, prepared, _now())
         if after.goal is Goal.BACK:
             self._state = after
@@ -403,7 +408,7 @@ class RolloutWorkflow:
 
     async def _write(self, decision: Decision) -> None:
         """Write what was decided, and record it. The next step observes what changed meanwhile, and decides on it."""
-        self._state = attempted(self._state, decision, self._seen)
+        self._state = attempted(self._state, decision, self._observed)
         try:
             written = await self._carry_out(decision)
         except ActivityError as error:
@@ -419,7 +424,8 @@ class RolloutWorkflow:
         self._waits = f"{counts.old} old and {counts.new} new replicas to be ready" if counts else decision.waits_for
 
     async def _carry_out(self, decision: Decision) -> Written:
-        unwritten = self._seen is None or self._seen.template != self._state.wanted.template
+        seen = self._observed
+        unwritten = seen.template != self._state.wanted.template
         self._finishing = decision.act is Act.FINISH
         try:
             return await self._do(
@@ -429,11 +435,11 @@ class RolloutWorkflow:
                     rules=self._spec.rules,
                     state=self._state.brief,
                     decision=decision,
-                    replicas=self._observed.replicas,
+                    replicas=seen.replicas,
                     change=self._spec.change if unwritten else None,
-                    generation=self._seen.generation if self._seen else 0,
-                    routed=self._seen.routed if self._seen else None,
-                    ready_at=movable_since(self._spec.rules, self._state, self._seen) if self._seen else 0.0,
+                    generation=seen.generation,
+                    routed=seen.routed,
+                    ready_at=movable_since(self._spec.rules, self._state, seen),
                     note=self._note(decision) if unwritten or self._finishing else None,
                 ),
                 decision.why,
@@ -456,9 +462,7 @@ class RolloutWorkflow:
 
     def _activity_of(self, decision: Decision) -> Activity[WriteInput, Written]:
         if decision.act is Act.SCALE:
-            taken = (
-                self._seen is not None and decision.counts is not None and decision.counts.old < self._seen.old.total
-            )
+            taken = decision.counts is not None and decision.counts.old < self._observed.old.total
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
             Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
@@ -521,10 +525,10 @@ class RolloutWorkflow:
 
     async def _block(self, message: str, decision: Decision | None = None) -> None:
         """Need a person, and try again after a while: the cause may have been removed."""
-        if decision is None or self._seen is None:
+        if decision is None:
             self._state = stuck(self._state, message, _now())
         else:
-            self._state = denied(self._state, self._seen, decision, message, _now())
+            self._state = denied(self._state, self._observed, decision, message, _now())
         self._waits = f"a person: {Cause.CONFIGURATION}: {message}"
         self._show()
         self._notice()
@@ -717,77 +721,10 @@ class RolloutWorkflow:
             self._state = self._state.noted(_now(), "signal refused", str(refused.message), by)
 
     async def _updated(self, name: str, sent: RawValue) -> str:
-        return await self._receive(_read(name, sent))
-
-    def _check(self, name: str, sent: RawValue) -> None:
-        """Refuse an invalid update before it is recorded in the history."""
+        """Apply an update and return the phase; for a retarget, return as soon as the API server has tried it."""
         message = _read(name, sent)
-        try:
-            messages.receive(message, self._state, _now())
-        except Refused as refused:
-            raise _application_error(refused) from None
-
-    @workflow.signal(name="pause")
-    async def signal_pause(self, sent: RawValue = NOTHING) -> None:
-        """Pause progress."""
-        await self._signalled("pause", sent)
-
-    @workflow.signal(name="resume")
-    async def signal_resume(self, sent: RawValue = NOTHING) -> None:
-        """Continue."""
-        await self._signalled("resume", sent)
-
-    @workflow.signal(name="retarget")
-    async def signal_retarget(self, sent: RawValue = NOTHING) -> None:
-        """Roll to another version from here."""
-        await self._signalled("retarget", sent)
-
-    @workflow.signal(name="abort")
-    async def signal_abort(self, sent: RawValue = NOTHING) -> None:
-        """Roll back to the baseline."""
-        await self._signalled("abort", sent)
-
-    @workflow.signal(name="scale")
-    async def signal_scale(self, sent: RawValue = NOTHING) -> None:
-        """Set the replicas."""
-        await self._signalled("scale", sent)
-
-    @workflow.signal(name="settle")
-    async def signal_settle(self, sent: RawValue = NOTHING) -> None:
-        """Keep what is ready, and pause."""
-        await self._signalled("settle", sent)
-
-    @workflow.signal(name="approve")
-    async def signal_approve(self, sent: RawValue = NOTHING) -> None:
-        """Approve the waypoint."""
-        await self._signalled("approve", sent)
-
-    @workflow.signal(name="reject")
-    async def signal_reject(self, sent: RawValue = NOTHING) -> None:
-        """Reject the waypoint."""
-        await self._signalled("reject", sent)
-
-    @workflow.signal(name="promote")
-    async def signal_promote(self, sent: RawValue = NOTHING) -> None:
-        """Skip the remaining holds."""
-        await self._signalled("promote", sent)
-
-    @workflow.update(name="pause")
-    async def update_pause(self, sent: RawValue = NOTHING) -> str:
-        """Pause progress, and return the phase."""
-        return await self._updated("pause", sent)
-
-    @workflow.update(name="resume")
-    async def update_resume(self, sent: RawValue = NOTHING) -> str:
-        """Continue, and return the phase."""
-        return await self._updated("resume", sent)
-
-    @workflow.update(name="retarget")
-    async def update_retarget(self, sent: RawValue = NOTHING) -> str:
-        """Roll to another version from here, and return as soon as the API server has tried it."""
-        message = _read("retarget", sent)
         response = await self._receive(message)
-        if messages.stops(message):
+        if not isinstance(message, messages.RetargetTo) or messages.stops(message):
             return response
         number = self._retargets
         await workflow.wait_condition(
@@ -798,43 +735,33 @@ class RolloutWorkflow:
             raise answer
         return answer
 
-    @workflow.update(name="abort")
-    async def update_abort(self, sent: RawValue = NOTHING) -> str:
-        """Roll back to the baseline, and return the phase."""
-        return await self._updated("abort", sent)
+    def _check(self, name: str, sent: RawValue) -> None:
+        """Refuse an invalid update before it is recorded in the history."""
+        message = _read(name, sent)
+        try:
+            messages.receive(message, self._state, _now())
+        except Refused as refused:
+            raise _application_error(refused) from None
 
-    @workflow.update(name="scale")
-    async def update_scale(self, sent: RawValue = NOTHING) -> str:
-        """Set the replicas, and return the phase."""
-        return await self._updated("scale", sent)
+    signal_pause = _signal("pause")
+    signal_resume = _signal("resume")
+    signal_retarget = _signal("retarget")
+    signal_abort = _signal("abort")
+    signal_scale = _signal("scale")
+    signal_settle = _signal("settle")
+    signal_approve = _signal("approve")
+    signal_reject = _signal("reject")
+    signal_promote = _signal("promote")
 
-    @workflow.update(name="settle")
-    async def update_settle(self, sent: RawValue = NOTHING) -> str:
-        """Keep the replicas that are ready, pause, and return the phase."""
-        return await self._updated("settle", sent)
-
-    @workflow.update(name="approve")
-    async def update_approve(self, sent: RawValue = NOTHING) -> str:
-        """Approve the waypoint, and return the phase."""
-        return await self._updated("approve", sent)
-
-    @workflow.update(name="reject")
-    async def update_reject(self, sent: RawValue = NOTHING) -> str:
-        """Reject the waypoint, and return the phase."""
-        return await self._updated("reject", sent)
-
-    @workflow.update(name="promote")
-    async def update_promote(self, sent: RawValue = NOTHING) -> str:
-        """Skip the remaining holds, and return the phase."""
-        return await self._updated("promote", sent)
-
-    for _name, _update in {
-        "pause": update_pause, "resume": update_resume, "retarget": update_retarget, "abort": update_abort,
-        "scale": update_scale, "settle": update_settle, "approve": update_approve, "reject": update_reject,
-        "promote": update_promote,
-    }.items():  # fmt: skip
-        _validated(_name, _update)
-    del _name, _update
+    update_pause = _update("pause")
+    update_resume = _update("resume")
+    update_retarget = _update("retarget")
+    update_abort = _update("abort")
+    update_scale = _update("scale")
+    update_settle = _update("settle")
+    update_approve = _update("approve")
+    update_reject = _update("reject")
+    update_promote = _update("promote")
 
 
 def _result(act: Activity[Any, R], raw: RawValue | None) -> R:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
+from activities.levers.authors import latest_of
 from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
-from activities.levers.ownership import latest_of
 from segue.errors import SegueError
 from segue.spec import Change
 

@@ -1,11 +1,10 @@
-"""Reads and makes what a rollout writes on its target: the owner and the baseline. Finds who else changed it. Pure."""
+"""Reads and makes what a rollout writes on its target: the owner, the baseline and the notes. Pure."""
 
 import base64
 import json
 import zlib
 
-from activities.cluster import FIELD_MANAGER, Object
-from activities.levers.template import differences, fingerprint
+from activities.cluster import Object
 from segue.as_before import is_outdated
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Fenced, NotFound, Refused, Stale
@@ -37,62 +36,9 @@ CHANGED = "the template was changed since this was decided"
 
 _GONE = Observation(replicas=0, old=Side(), new=Side(), requested=Counts(0, 0), template="", gone=True)
 
-ADMISSION = "an admission policy or webhook"
-"""Who changed a write before the API server stored it; the API server does not record the name."""
-CHANGES = f"{ADMISSION} changes what the rollout is about to write"
-START_FIX = "change that policy or webhook, then try again"
-"""What to do before the first write."""
-MOVE_FIX = "change that policy and run `segue resume`, accept its change with `segue retarget`, or run `segue abort`"
-"""What to do after it."""
-BACK_FIX = "change that policy: the rollout then continues by itself"
-"""What to do on the way back, and at the end."""
 _ORPHANS = "orphan"
 """The finalizer of a deletion that leaves what the object owns (``kubectl delete --cascade=orphan``)."""
 _COPIED = "it is held as the rollout left it: run `segue release`, or start a rollout of it"
-_UNNAMED = "unknown"
-"""The field manager that the API server records for a change that names none, such as a policy's."""
-
-Fields = dict[str, tuple[str, ...]]
-"""The parts of a token, each with the path of its field in ``managedFields``."""
-
-
-def refuse_lost(target: Target, found: Object, patch: Object, stored: Object, fix: str) -> None:
-    """Refuse a write if admission would remove or change an annotation of Segue that it sets, or that is there.
-
-    Without the owner the rollout would be fenced off from a target that it holds; without the baseline nothing could
-    roll it back.
-
-    Raises:
-        Refused: naming what it would change.
-    """
-    meant = {**annotations_of(found), **patch.get("metadata", {}).get("annotations", {})}
-    kept = annotations_of(stored)
-    lost = [name for name in (OWNER, BASELINE) if meant.get(name) is not None and kept.get(name) != meant[name]]
-    if lost:
-        raise changed_by_admission(target, f"the annotations {', '.join(lost)}", fix)
-
-
-def refuse_resized(target: Target, found: Object, patch: Object, stored: Object, fix: str) -> None:
-    """Refuse a write if admission would change the number of replicas: fewer would take ready ones away.
-
-    A difference proves nothing if somebody else wrote the target after it was read.
-
-    Raises:
-        Refused: naming both numbers.
-    """
-    meant, kept = replicas_of({"spec": {**found["spec"], **patch["spec"]}}), replicas_of(stored)
-    is_same = found["metadata"]["resourceVersion"] == stored["metadata"]["resourceVersion"]
-    if meant != kept and is_same:
-        raise changed_by_admission(target, f"replicas={meant} to replicas={kept}", fix)
-
-
-def changed_by_admission(target: Target, changed: str, fix: str) -> Refused:
-    """Return the refusal of a write that admission would change."""
-    return Refused(
-        f"{CHANGES}: {changed}; nothing was written",
-        field=f"{target.kind} {target}",
-        fix=fix,
-    )
 
 
 def labels_of(found: Object) -> dict[str, str]:
@@ -363,13 +309,6 @@ def outcome_noted(revision: Object, version: str, request: WriteInput) -> dict[s
     return noted(found.model_copy(update={"outcome": note.outcome, "why": note.why}))
 
 
-PATCH_FIX = (
-    "first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was terminated; "
-    "then start with the new patch"
-)
-"""What to do when a patch meets a template that is not the baseline."""
-
-
 # --- the owner ----------------------------------------------------------------------------------------------
 
 
@@ -434,8 +373,12 @@ def is_same_workflow(holder: str, owner: str) -> bool:
 
 def deletion_of(found: Object | None, mark: Mark) -> Observation | None:
     """Return the observation of a target that was deleted or is being deleted; None of any other."""
-    if found is None or is_another(found, mark):
-        return deleted(found)
+    if found is None:
+        return _GONE
+    if mark.uid and found["metadata"]["uid"] != mark.uid:
+        said = "the target was deleted and created again, and this rollout does not touch the new one"
+        copied = f"; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else ""
+        return _GONE.model_copy(update={"gone_why": f"{said}{copied}"})
     why = being_deleted(found)
     if why and _ORPHANS in found["metadata"].get("finalizers", []):
         at = found["metadata"]["deletionTimestamp"]
@@ -467,17 +410,6 @@ def refuse_being_deleted(found: Object, target: Target) -> None:
     if why := being_deleted(found):
         fix = "wait until it is gone, and create it again"
         raise Refused(why.removeprefix("the target "), field="target", value=str(target), fix=fix)
-
-
-def deleted(found: Object | None) -> Observation:
-    """Return the observation of a target that was deleted; ``found`` is another object of its name, if there is one."""
-    return _GONE if found is None else _GONE.model_copy(update={"gone_why": recreated(found)})
-
-
-def recreated(found: Object) -> str:
-    """Return that the target was deleted, and that another object has its name, for a person."""
-    said = "the target was deleted and created again, and this rollout does not touch the new one"
-    return f"{said}; it is a copy: {_COPIED}" if BASELINE in annotations_of(found) else said
 
 
 def check_same(found: Object, mark: Mark) -> None:
@@ -529,11 +461,6 @@ def refuse_outdated(request: WriteInput, seen: Observation) -> None:
         raise Stale("more replicas are ready than when the move was decided")
 
 
-def is_another(found: Object, mark: Mark) -> bool:
-    """Whether it is another object than the one that the rollout wrote: somebody deleted that one."""
-    return bool(mark.uid) and found["metadata"]["uid"] != mark.uid
-
-
 def overtaken(found: Object, first: Written) -> Written | None:
     """Return the result of an activity that must not write again: somebody wrote the target after its first write.
 
@@ -550,106 +477,3 @@ def mark_of(found: Object, template: str, token: str) -> Mark:
     """Return the mark of this write."""
     metadata = found["metadata"]
     return Mark(template=template, token=token, generation=metadata.get("generation", 0), uid=metadata["uid"])
-
-
-# --- who else changed it ------------------------------------------------------------------------------------
-
-
-def foreign_template(found: Object, template: Object, known: list[Object], path: str, state: State) -> Foreign | None:
-    """Return somebody else's change of the pod template. Returns None if nobody changed it.
-
-    ``path`` is the template's field of the spec. ``known`` are the known templates, to name what differs.
-    """
-    now, mark = fingerprint(template), state.mark
-    if now in {mark.template, state.baseline.template if state.goal is Goal.BACK else state.wanted.template}:
-        return None
-    writers = writers_of(found, (path,))
-    is_next = found["metadata"].get("generation", 0) == mark.generation + 1
-    if state.claimed and is_next and _wrote_last(writers):
-        return None  # our own write: its answer was lost, and admission changed it
-    before = next((each for each in known if fingerprint(each) == mark.template), None)
-    what = ", ".join(differences(before, template)) if before else "the pod template"
-    return Foreign(who=latest_of(writers), what=what or "the pod template", template=now)
-
-
-def _wrote_last(writers: list[Object]) -> bool:
-    """Whether the latest of these writes is ours. Of two in the same second, the other one is later."""
-    ours = [w.get("time", "") for w in writers if w["manager"] == FIELD_MANAGER]
-    return bool(ours) and max(ours) > max(
-        (w.get("time", "") for w in writers if w["manager"] != FIELD_MANAGER), default=""
-    )
-
-
-def foreign_fields(
-    found: Object, template: str, token: str, fields: Fields, state: State, *, own: str = ""
-) -> Foreign | None:
-    """Return somebody else's change of the fields that hold the target: ``name=value`` words, as in the mark.
-
-    On the way back, values from before the rollout (``own``) are no foreign change: its end restores them anyway.
-    """
-    mark = state.mark
-    if not mark.token or mark.template != template or (state.goal is Goal.BACK and token == own):
-        return None
-    changed = [after for was, after in zip(mark.token.split(), token.split(), strict=True) if was != after]
-    if not changed:
-        return None
-    paths = [fields[each.partition("=")[0]] for each in changed]
-    writers, ours = writers_of(found, *paths), is_written_by_us(found, *paths)
-    is_written = found["metadata"].get("generation", 0) == mark.generation
-    if is_written:
-        who = ADMISSION if ours or not writers else latest_of(writers)
-    elif ours:
-        return None  # our own write whose answer was lost
-    else:
-        who = latest_of(writers)
-        changed = [each for each, path in zip(changed, paths, strict=True) if not is_written_by_us(found, path)]
-    return Foreign(who=who, what=", ".join(changed), template=template)
-
-
-def writer_of(found: Object, *paths: tuple[str, ...]) -> str | None:
-    """Return who else wrote the values of these fields of the spec. Returns None if Segue did."""
-    return None if is_written_by_us(found, *paths) else latest_of(writers_of(found, *paths))
-
-
-def is_written_by_us(found: Object, *paths: tuple[str, ...]) -> bool:
-    """Return whether Segue wrote the values of these fields of the spec.
-
-    A manager that changes a field takes it from its other owners. One that applies the value that is there becomes one
-    more owner: a GitOps tool that keeps Segue's values does so at each sync.
-    """
-    owners = [{writer["manager"] for writer in writers_of(found, path)} for path in paths]
-    return any(owners) and all(FIELD_MANAGER in each for each in owners if each)
-
-
-def later_writer_of(found: Object, path: tuple[str, ...]) -> str:
-    """Return who else wrote this field of the spec, if that was after Segue's latest write; empty if nobody did."""
-    writers = writers_of(found, path)
-    return "" if not writers or _wrote_last(writers) else latest_of(writers)
-
-
-def writers_of(found: Object, *paths: tuple[str, ...], scale: bool = False) -> list[Object]:
-    """Return who wrote one of these fields of the spec, from the object's ``managedFields``.
-
-    ``scale`` includes writes through that subresource.
-    """
-    through = {None, "", "scale"} if scale else {None, ""}
-    entries: list[Object] = [m for m in found["metadata"].get("managedFields", []) if m.get("subresource") in through]
-    return [m for m in entries if any(_owns(m, path) for path in paths)]
-
-
-def _owns(entry: Object, path: tuple[str, ...]) -> bool:
-    fields: Object | None = entry.get("fieldsV1", {}).get("f:spec", {})
-    for step in path:
-        fields = (fields or {}).get(step)
-    return fields is not None
-
-
-def latest_of(writers: list[Object]) -> str:
-    """Return which of them, other than Segue, wrote last, and when."""
-    others = [w for w in writers if w["manager"] != FIELD_MANAGER]
-    if not others:
-        return "somebody"
-    latest = max(others, key=lambda w: w.get("time", ""))
-    manager = latest["manager"] if latest["manager"] != _UNNAMED else "an admission policy, or a client without a name"
-    when = f" at {latest['time']}" if latest.get("time") else ""  # none for a write through a subresource
-    return f"{manager} ({latest.get('operation', 'Update')}{when})"

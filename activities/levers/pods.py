@@ -22,6 +22,8 @@ _ENDED_BY_NODE = {"ContainerStatusUnknown", "Unknown"}
 """The reasons of a kubelet, and of containerd, for a container that they no longer found: its node was restarted."""
 _NOT_STARTED = {"StartError", "ContainerCannotRun"}
 """The reasons of containerd and Docker for a container that never ran."""
+ANY_RESTARTS = 1_000_000
+"""The limit for replicas of the baseline: they may have restarted long ago."""
 OVERDUE_S = 2.0
 """A pod that still exists so long after it was to be killed does not go by itself soon."""
 STUCK_S = 8.0

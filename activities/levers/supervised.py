@@ -13,30 +13,27 @@ from typing import Any, NamedTuple
 
 from activities.cluster import FIELD_MANAGER, Cluster, Object
 from activities.ended_pods import Gone, read_ended
+from activities.levers.admission import START_FIX, refuse_lost
+from activities.levers.authors import is_written_by_us, latest_of, writers_of
 from activities.levers.judging import judged_resource
 from activities.levers.ownership import (
     BASELINE,
     CHANGED,
     OWNER,
-    START_FIX,
     annotations_of,
     deletion_of,
-    is_written_by_us,
     labels_of,
-    latest_of,
     left_of_us,
     packed,
     read_baseline,
     ready_before,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
     refuse_overfull,
     rewound,
     unsaved,
-    writers_of,
 )
-from activities.levers.pods import freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, made_at, read_replica, stop_requested_at, stuck
 from activities.levers.template import apply_change, differences, digest, stopping_of
 from activities.levers.writing import Snapshot, write
 from activities.watching import NamespaceWatch, controller_name
@@ -56,7 +53,6 @@ from segue.stopping import losses
 from segue.supervision import Supervision
 from segue.units import counted
 
-_ANY_RESTARTS = 1_000_000
 STEADY_S = 5.0
 """How long nothing may change, if pods or the operator's status leave open whether the change is complete."""
 
@@ -259,7 +255,7 @@ class SupervisedLever:
             return written
         why = "its operator does not remove them while others are not ready; mend or delete those"
         warning = f"of the new version, {counted(len(left), 'unready replica')} remain, such as {left[0].name}: {why}"
-        return written.model_copy(update={"warning": warning})
+        return written.with_more(0, warning)
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Supervised], Object | None], *, finishing: bool = False
@@ -303,7 +299,7 @@ class SupervisedLever:
         saved, template = _saved(found), self._template(found, state)
         undone = template == state.baseline.template
         old, new, stay = self._sides(seen.pods, saved, undone=undone)
-        coming, restarts = (old, _ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
+        coming, restarts = (old, ANY_RESTARTS) if back else (new, rules.readiness.max_restarts)
         written = bool(saved) and template == state.wanted.template and not back
         # An autoscaler may run more than the resource requests: all of them must be proven.
         # A resource that may scale to 0 ran replicas at the start: one is waited for, until the deadline.
@@ -330,7 +326,7 @@ class SupervisedLever:
         removed = [each for each in seen.gone if self._is_new(each.pod, saved, undone=undone) is back]
         proven_at = [t + min_ready_s for t in ready_times]
         short_of = replicas - state.lacking(replicas)
-        old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
+        old_side = _side(old, min_ready_s, ANY_RESTARTS, now, short_of=short_of if now < late_until else None)
         new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now, short_of=short_of if unfinished else None)
         if undone:  # its operator may not be able to create all that it requests, now as before the rollout
             old_side = old_side.model_copy(update={"total": max(old_side.total, replicas - new_side.total)})

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -18,6 +18,8 @@ from segue.spec.container import EnvFrom, Resources
 from segue.stopping import Hook, Stopping
 
 HASH_LABEL = "pod-template-hash"
+BY_CONTAINER = ("images", "env", "args", "resources")
+"""The fields of a change that name containers."""
 
 _known: ContextVar[dict[int, tuple[Object, str]] | None] = ContextVar("known", default=None)
 """The fingerprint of each template, by its identity. The entry keeps the template, so no other gets its identity."""
@@ -83,6 +85,37 @@ def sidecars_of(spec: Object) -> list[Object]:
     return [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
 
 
+def refuse_patch_elsewhere(start: Object, present: Object) -> None:
+    """Refuse a patch, which the API server merges onto the ``present`` template, if it is for another one.
+
+    Raises:
+        Refused: naming how to end the rollout that holds the target.
+    """
+    if fingerprint(start) != fingerprint(present):
+        raise Refused(
+            "can only be applied while the target runs its baseline",
+            field="spec.change.patch",
+            fix="first end the rollout that holds the target: `segue abort`, or `segue release` if its workflow was "
+            "terminated; then start with the new patch",
+        )
+
+
+def at_revision(change: Change, templates: Mapping[str, Object]) -> Object:
+    """Return the template of the revision that a change names; ``templates`` are those that the controller keeps.
+
+    Raises:
+        Refused: for a revision that it does not keep.
+    """
+    found = templates.get(str(change.revision))
+    if found is None:
+        known = ", ".join(sorted(templates, key=int))
+        raise Refused(
+            "is not a revision of the target", field="spec.change.revision", value=change.revision,
+            fix=f"use one of: {known} (see `segue history`)",
+        )  # fmt: skip
+    return copy.deepcopy(found)
+
+
 def apply_change(template: Object, change: Change, uid: str) -> Object:
     """Return a copy of ``template``, which is of the target with this uid, with the named changes made.
 
@@ -91,14 +124,7 @@ def apply_change(template: Object, change: Change, uid: str) -> Object:
     """
     changed = copy.deepcopy(template)
     containers = {c["name"]: c for kind in ("initContainers", "containers") for c in changed["spec"].get(kind, [])}
-    for name in sorted(change.containers - containers.keys()):
-        field = next(f for f in ("images", "env", "args", "resources") if name in getattr(change, f))
-        raise Refused(
-            "is not a container of the target",
-            field=f"spec.change.{field}",
-            value=name,
-            fix=f"use one of: {', '.join(sorted(containers))}",
-        )
+    refuse_unknown_containers(change, containers.keys())
     for name, container in containers.items():
         _change_container(container, name, change)
     point(changed, change, uid)
@@ -106,6 +132,20 @@ def apply_change(template: Object, change: Change, uid: str) -> Object:
         metadata = changed.setdefault("metadata", {})
         metadata["annotations"] = _overlaid(metadata.get("annotations", {}), change.annotations)
     return changed
+
+
+def refuse_unknown_containers(change: Change, known: Set[str]) -> None:
+    """Refuse a change of a container that the target does not have.
+
+    Raises:
+        Refused: with the names that it has.
+    """
+    for name in sorted(change.containers - known):
+        field = next(f for f in BY_CONTAINER if name in getattr(change, f))
+        names = ", ".join(sorted(known))
+        raise Refused(
+            "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
+        )
 
 
 def _change_container(container: Object, name: str, change: Change) -> None:

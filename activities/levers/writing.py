@@ -8,8 +8,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import check_owner, check_same, checked, left_of_us, selector_of, with_number
-from activities.levers.template import differing
+from activities.levers.ownership import (
+    check_owner,
+    check_same,
+    checked,
+    left_of_us,
+    outcome_noted,
+    selector_of,
+    with_number,
+)
+from activities.levers.template import differing, fingerprint
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
 from segue.errors import Conflict, NotFound, Stale
@@ -107,6 +115,23 @@ class Cleaned(NamedTuple):
     def with_more(self, more: "Cleaned") -> "Cleaned":
         """Return both results together."""
         return Cleaned(self.writes + more.writes, "; ".join(filter(None, (self.left, more.left))))
+
+
+async def note_outcomes(cluster: Cluster, replicasets: list[Object], request: WriteInput, *, cleans: bool) -> int:
+    """Note the outcome on the ReplicaSets that this rollout does not keep running; return the number of writes.
+
+    If it ``cleans`` them too, it removes Segue's annotations: `kubectl rollout undo` would copy them back.
+    """
+    writes = 0
+    for each in replicasets:
+        annotations = left_of_us(each) if cleans else {}
+        annotations |= outcome_noted(each, fingerprint(each["spec"]["template"]), request)
+        if annotations:
+            metadata, patch = each["metadata"], {"metadata": {"annotations": annotations}}
+            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
+                await cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
+                writes += 1
+    return writes
 
 
 async def clean_revisions(cluster: Cluster, deployment: Object) -> Cleaned:

@@ -5,7 +5,6 @@ The target itself keeps everything that is needed to return to the baseline, or 
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 from activities import autoscaling
 from activities.cluster import Cluster, Object, connected
@@ -35,7 +34,7 @@ from activities.levers.waiting import until_read
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
 from activities.release.pair import release_pair
-from activities.release.patience import Waiting
+from activities.release.patience import Waiting, Way, until_written
 from activities.release.remains import cleaned_again, note_left, released_note
 from activities.release.stepped import release_stepped
 from activities.watching import controller_uid
@@ -48,8 +47,6 @@ from segue.supervision import SUPERVISIONS, Supervision
 _ATTEMPTS = 10
 _CAREFUL = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 """The strategy if the former one is not known: it never takes a ready replica first."""
-
-Way = Literal["baseline", "wanted"]
 
 
 async def release(
@@ -70,25 +67,32 @@ async def release(
             return f"{target} was released before; what was left of the rollout on its ReplicaSets is removed"
         if target.kind == "DeploymentPair":
             return await release_pair(cluster, target, to, by, Waiting(timeout_s, tell))
-        if target.kind != "Deployment":
-            lever = Levers(cluster, supervisions).of(target)
-            return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
-        await _saved_again(cluster, target, tell)
-        if to == "wanted":
-            found = await cluster.get("deployments", target.namespace, target.name)
-            if has_baseline(found):
-                before = saved_baseline(found)["template"]
-                refuse_unwritten(fingerprint(found["spec"]["template"]), fingerprint(before), f"deployment {target}")
-            tell_of_others(found, tell)
-        taken = await _let_go(cluster, target, to, by)
-        await autoscaling.free(cluster, target, tell)
-        tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
-        await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
-        finished = await _patch(cluster, target, _finish)
-        await note_left(cluster, taken, finished, by)
-        cleaned = await clean_revisions(cluster, finished)
-        if cleaned.left:
-            tell(f"warning: {cleaned.left}")
+        if target.kind == "Deployment":
+            return await _release_deployment(cluster, target, to, by, timeout_s, tell)
+        lever = Levers(cluster, supervisions).of(target)
+        return await release_stepped(cluster, lever, target, to, by, timeout_s, tell)
+
+
+async def _release_deployment(
+    cluster: Cluster, target: Target, to: Way, by: str, timeout_s: float, tell: Callable[[str], None]
+) -> str:
+    """Release a Deployment to its own controller, and wait until that has moved it."""
+    await until_written(lambda: _save_again(cluster, target, tell), f"deployment {target}")
+    if to == "wanted":
+        found = await cluster.get("deployments", target.namespace, target.name)
+        if has_baseline(found):
+            before = saved_baseline(found)["template"]
+            refuse_unwritten(fingerprint(found["spec"]["template"]), fingerprint(before), f"deployment {target}")
+        tell_of_others(found, tell)
+    taken = await _let_go(cluster, target, to, by)
+    await autoscaling.free(cluster, target, tell)
+    tell(f"{target} is released from its rollout; its own controller moves it to the {to} version")
+    await Waiting(timeout_s, tell).until_complete(cluster, target.namespace, target.name)
+    finished = await _patch(cluster, target, _finish)
+    await note_left(cluster, taken, finished, by)
+    cleaned = await clean_revisions(cluster, finished)
+    if cleaned.left:
+        tell(f"warning: {cleaned.left}")
     return f"{target} runs the {to} version; its strategy is restored"
 
 
@@ -97,18 +101,8 @@ def _finish(deployment: Object) -> Object:
     return finish_patch(deployment, released_note(deployment))
 
 
-async def _saved_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
-    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it.
-
-    Others write the Deployment at this moment too: after a conflict it reads again.
-    """
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(Conflict):
-            return await _save_again(cluster, target, tell)
-    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
-
-
 async def _save_again(cluster: Cluster, target: Target, tell: Callable[[str], None]) -> None:
+    """Write the saved baseline of an engaged Deployment back if somebody removed or damaged it."""
     deployment = await cluster.get("deployments", target.namespace, target.name)
     refuse_another_kind(deployment, target.kind)
     if has_baseline(deployment) or not (BASELINE in annotations_of(deployment) or is_engaged(deployment)):
@@ -207,16 +201,14 @@ def is_rolled(deployment: Object) -> bool:
 
 
 async def _patch(cluster: Cluster, target: Target, make: Callable[[Object], Object]) -> Object:
-    for _ in range(_ATTEMPTS):
+    async def written() -> Object:
         deployment = await cluster.get("deployments", target.namespace, target.name)
-        if BASELINE not in deployment["metadata"].get("annotations", {}):
+        if BASELINE not in annotations_of(deployment):
             raise NotFound(
                 "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
             )
         patch = make(deployment)
         patch.setdefault("metadata", {})["resourceVersion"] = deployment["metadata"]["resourceVersion"]
-        try:
-            return await cluster.patch("deployments", target.namespace, target.name, patch)
-        except Conflict:
-            continue
-    raise Conflict(f"deployment {target} changes faster than it can be written; try again")
+        return await cluster.patch("deployments", target.namespace, target.name, patch)
+
+    return await until_written(written, f"deployment {target}")

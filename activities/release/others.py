@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from activities.cluster import Object
-from activities.levers.ownership import later_writer_of
+from activities.levers.authors import later_writer_of
 from segue.errors import NotFound
 
 _TEMPLATES = (("f:template",), ("f:leaderWorkerTemplate",))

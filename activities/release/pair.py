@@ -6,38 +6,31 @@ waits for it, and then scales the other one down. That never goes under the floo
 
 import json
 from collections.abc import Callable
-from typing import Literal
 
 from activities.cluster import Cluster, Object
+from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import (
     BASELINE,
     OWNER,
     REPLICAS,
     WRITES,
-    annotations_of,
-    damaged,
     noted,
     refuse_another_kind,
     replicas_of,
-    unpacked,
 )
-from activities.levers.pair.reading import Baseline, is_made, left_to_others, recorded_replicas
+from activities.levers.pair.reading import Baseline, Pair, is_made, left_to_others, recorded_replicas
 from activities.levers.template import fingerprint
 from activities.levers.writing import clean_revisions
 from activities.release.others import refuse_unwritten, tell_of_others
-from activities.release.patience import Waiting
+from activities.release.patience import Waiting, Way, until_written
 from activities.release.remains import note_left, released_note
 from activities.routers import Routers
-from segue.errors import Conflict, NotFound
+from segue.errors import NotFound
 from segue.observation import RELEASED_BY
 from segue.spec import Target
 
-_ATTEMPTS = 10
 
-
-async def release_pair(
-    cluster: Cluster, target: Target, to: Literal["baseline", "wanted"], by: str, waiting: Waiting
-) -> str:
+async def release_pair(cluster: Cluster, target: Target, to: Way, by: str, waiting: Waiting) -> str:
     """Bring the pair to its baseline, or on to the new side; the same command again continues.
 
     Raises:
@@ -47,15 +40,11 @@ async def release_pair(
     """
     old = await cluster.get("deployments", target.namespace, target.name)
     refuse_another_kind(old, target.kind)
-    saved = annotations_of(old).get(BASELINE)
-    if not saved:
+    baseline = Pair(Objects(old, [], []), None).baseline
+    if baseline is None:
         raise NotFound(
             "has no saved baseline: no rollout holds it", field=f"deployment {target}", fix="nothing to release"
         )
-    try:
-        baseline = Baseline.model_validate_json(unpacked(saved))
-    except ValueError as error:
-        raise damaged(old) from error
     recorded = recorded_replicas(old)
     replicas = baseline.old + baseline.new if recorded is None else recorded
     taken = await _found(cluster, target.namespace, baseline.name)
@@ -156,11 +145,9 @@ async def _found(cluster: Cluster, namespace: str, name: str) -> Object | None:
 
 
 async def _patch(cluster: Cluster, namespace: str, name: str, patch: Object) -> Object:
-    for _ in range(_ATTEMPTS):
+    async def written() -> Object:
         found = await cluster.get("deployments", namespace, name)
         metadata = {**patch.get("metadata", {}), "resourceVersion": found["metadata"]["resourceVersion"]}
-        try:
-            return await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
-        except Conflict:
-            continue
-    raise Conflict(f"deployment {namespace}/{name} changes faster than it can be written; try again")
+        return await cluster.patch("deployments", namespace, name, {**patch, "metadata": metadata})
+
+    return await until_written(written, f"deployment {namespace}/{name}")

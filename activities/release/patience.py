@@ -1,22 +1,38 @@
-"""Waits for a Deployment's own controllers, and reports their progress.
+"""Waits in a release: for a write without a conflict, and for a Deployment's own controllers.
 
 The status of a Deployment is what its controllers counted last. One that is away, or has just come back, counts pods
 that are gone, so the pods themselves are counted too.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeVar
 
 from activities.cluster import Cluster, Object
+from activities.levers.controllers import is_observed
 from activities.levers.deployment.fetching import read_with_pods
 from activities.levers.deployment.reading import Objects, yet_to_remove
 from activities.levers.ownership import BASELINE, annotations_of, being_deleted, replicas_of, saved_baseline
 from activities.levers.pods import is_active, is_ready
-from segue.errors import Fenced, TimedOut
+from segue.errors import Conflict, Fenced, TimedOut
 from segue.units import counted
 
 POLL_S = 0.5
+_ATTEMPTS = 10
+
+T = TypeVar("T")
+Way = Literal["baseline", "wanted"]
+"""Where a release goes."""
+
+
+async def until_written(write: Callable[[], Awaitable[T]], what: str) -> T:
+    """Read and write, again after each conflict: others write at the same moment."""
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(Conflict):
+            return await write()
+    raise Conflict(f"{what} changes faster than it can be written; try again")
 
 
 class Waiting:
@@ -61,7 +77,7 @@ def _left(deployment: Object) -> str:
 def _still_to_do(deployment: Object) -> str:
     status = deployment.get("status", {})
     replicas, updated = replicas_of(deployment), status.get("updatedReplicas", 0)
-    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+    if not is_observed(deployment):
         return "the Deployment controller has not observed the change yet"
     if updated < replicas:
         return f"{updated} of {replicas} replicas updated"
@@ -76,7 +92,7 @@ def _still_to_do(deployment: Object) -> str:
 def _not_as_counted(objects: Objects) -> str:
     """Return why its pods are not yet what the status of a Deployment that is done says; empty if they are."""
     for each in objects.replicasets:
-        if each.get("status", {}).get("observedGeneration", 0) < each["metadata"]["generation"]:
+        if not is_observed(each):
             return f"the controller of replicaset {each['metadata']['name']} has not observed the change yet"
     if pending := yet_to_remove(objects):
         return pending

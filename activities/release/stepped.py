@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from activities import autoscaling
 from activities.clock import Clock
@@ -23,12 +23,14 @@ from activities.levers.ownership import (
     saved_baseline,
 )
 from activities.release.others import refuse_unwritten, tell_of_others
+from activities.release.patience import Way, until_written
 from activities.unmade import Unmade
 from activities.watching import controller_uid
 from segue.as_before import as_before
 from segue.contract import Prepared, PrepareInput, WatchInput, WriteInput
-from segue.decide import Act, Decision, decide
-from segue.errors import Conflict, Fenced, NotFound, TimedOut
+from segue.decide import decide
+from segue.decision import Act, Decision
+from segue.errors import Fenced, NotFound, TimedOut
 from segue.history import RELEASED, Note
 from segue.observation import RELEASED_BY, Observation, Version
 from segue.spec import Change, Readiness, Rules, Strategy, Target
@@ -36,13 +38,10 @@ from segue.state import Before, Goal, Outcome, State
 from segue.transition import applied
 
 POLL_S = 0.2
-_ATTEMPTS = 10
 OPERATOR_S = timedelta(seconds=60)
 """How long an operator may make no progress before a release takes what it left for its last state."""
 _ALWAYS: dict[str, Any] = {"verified": True, "overrules": True}
 """No gate is evaluated, and other writers' changes are overwritten, however many writes that takes."""
-
-Way = Literal["baseline", "wanted"]
 
 
 async def release_stepped(
@@ -124,7 +123,8 @@ def _ending_of(note: Note | None, to: Way, owner: str) -> Note | None:
 async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> Object:
     """Take the target over from its present owner, and return it."""
     kind = lever.kinds[0]
-    for _ in range(_ATTEMPTS):
+
+    async def written() -> Object:
         found = await cluster.get(kind, target.namespace, target.name)
         saved = annotations_of(found).get(BASELINE) or await _copied(cluster, target, found)
         if not saved:
@@ -133,11 +133,9 @@ async def _taken(cluster: Cluster, lever: Lever, target: Target, owner: str) -> 
             raise NotFound(why, field=f"{target.kind} {target}", fix=fix)
         version = found["metadata"]["resourceVersion"]
         patch = {"metadata": {"resourceVersion": version, "annotations": {OWNER: owner, BASELINE: saved, WRITES: None}}}
-        try:
-            return await cluster.patch(kind, target.namespace, target.name, patch)
-        except Conflict:
-            continue
-    raise Conflict(f"{target} changes faster than it can be written; try again")
+        return await cluster.patch(kind, target.namespace, target.name, patch)
+
+    return await until_written(written, str(target))
 
 
 async def _copied(cluster: Cluster, target: Target, found: Object) -> str:

@@ -9,7 +9,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from activities.cluster import Cluster, Object
-from activities.levers.ownership import OWNER, annotations_of, is_same_workflow, writer_of
+from activities.levers.authors import writer_of
+from activities.levers.ownership import OWNER, annotations_of, is_same_workflow
 from activities.watching import NamespaceWatch
 from segue.contract import PrepareInput, WriteInput, Written
 from segue.errors import Conflict, NotFound, Refused, Stale

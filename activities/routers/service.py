@@ -89,7 +89,7 @@ class ServiceRouter(Router):
         except Stale as stale:
             return Written(done=False, why=str(stale))
         written = await super().route(request)
-        return written.model_copy(update={"writes": written.writes + previewed})
+        return written.with_more(previewed)
 
     async def _preview(self, request: WriteInput) -> int:
         target, name, owner = request.target, _by_service(request.rules).preview, request.state.owner

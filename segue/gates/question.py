@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from segue.decide import next_waypoint
+from segue.arithmetic import next_waypoint
 from segue.errors import Unanswered
 from segue.gates.tally import ALONG, Tally
 from segue.gates.verdict import Result, Verdict, VerdictEvidence

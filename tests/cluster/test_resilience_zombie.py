@@ -13,7 +13,7 @@ from subjects import DeploymentSubject, PairSubject, StatefulSetSubject, Subject
 
 from activities.levers import Levers
 from segue import contract
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.state import Goal
 
 ASKS = {"maxSurge": 1, "waypoints": [{"at": 3, "approval": True}]}

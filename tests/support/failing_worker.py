@@ -10,7 +10,7 @@ import time
 from temporalio.workflow import NondeterminismError
 
 import segue.transition
-from segue.decide import Act
+from segue.decision import Act
 from segue.leaving import leave
 from segue.state import State
 from worker.__main__ import main

@@ -23,7 +23,7 @@ from activities.levers.numbered.ordinals import (
 )
 from activities.levers.ownership import OWNER
 from segue.budget import objection, resolve_budget
-from segue.decide import Decision
+from segue.decision import Decision
 from segue.observation import Observation
 from segue.replica import ContainerFacts, Replica
 from segue.spec import Order, Rules, Strategy

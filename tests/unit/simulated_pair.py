@@ -6,7 +6,7 @@ from typing import Any
 from simulation import NEVER, ReplicaSet, Target, Wrong, observed
 
 from segue.budget import objection, resolve_budget
-from segue.decide import Decision
+from segue.decision import Decision
 from segue.observation import Counts, Foreign, Observation
 from segue.spec import End, Rules, Strategy
 from segue.state import Goal, Mark, Outcome, State

@@ -4,7 +4,7 @@ import random
 
 from simulation import NEVER, Target, Wrong, observed
 
-from segue.decide import Decision
+from segue.decision import Decision
 from segue.observation import Counts, Observation
 from segue.spec import Rules, Strategy
 from segue.state import Goal, Outcome, State

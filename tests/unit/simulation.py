@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from segue.arithmetic import next_waypoint
 from segue.as_before import as_before, is_undone
 from segue.budget import Budget, objection, resized, resolve_budget
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision, asks_for_room, decide, next_waypoint
+from segue.decide import asks_for_room, decide
+from segue.decision import Act, Decision
 from segue.errors import Refused
 from segue.gates import Result, Verdict
 from segue.gates.standing import due

@@ -10,7 +10,7 @@ from activities.limits import Urgency
 from activities.rollout import BELIEVED_AT, REFUSED_AT, _defined, _urgency, to_application_error
 from segue import contract
 from segue.contract import PrepareInput, VerifyInput, WriteInput, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.errors import Conflict, NotFound, Refused, SegueError, Stale, Unadmitted
 from segue.spec import Change, DeploymentTarget, Rules
 from segue.state import Outcome, State, requested

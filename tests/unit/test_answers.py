@@ -5,11 +5,12 @@ from typing import Any, cast
 import pytest
 
 from activities.cluster import Cluster
-from activities.levers.ownership import foreign_template, mark_of
+from activities.levers.authors import foreign_template
+from activities.levers.ownership import mark_of
 from activities.levers.template import fingerprint
 from activities.levers.writing import Snapshot, altered, write
 from segue.contract import WriteInput, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.errors import Fenced, Stale
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules

@@ -11,7 +11,8 @@ from activities.levers.ownership import refuse_outdated
 from segue.as_before import as_before, for_way_back, is_undone, with_ready
 from segue.budget import resolve_budget
 from segue.contract import WriteInput
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.errors import Stale
 from segue.gates import Result
 from segue.gates.readiness import judge_readiness

@@ -3,7 +3,7 @@
 import pytest
 
 from segue.contract import Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.observation import Counts, Observation, Side
 from segue.plan import MAX_PLANS, MAX_STAGES, Plan, Stage, kept
 from segue.report import Report, to_markdown

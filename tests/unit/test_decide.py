@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.arithmetic import barrier_at, next_counts, toward
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
-from segue.decide import Act, Decision, asks_for_room, barrier_at, decide, next_counts, repeatable, toward
+from segue.decide import asks_for_room, decide, repeatable
+from segue.decision import Act, Decision
 from segue.gates import Result, Verdict
 from segue.gates.standing import due
 from segue.gates.tally import Tally

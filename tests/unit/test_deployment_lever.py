@@ -10,6 +10,7 @@ import pytest
 from activities import release as release_module
 from activities.cluster import Cluster
 from activities.levers import template as template_module
+from activities.levers.admission import ADMISSION
 from activities.levers.deployment.baselines import lost_baseline, rebuilt
 from activities.levers.deployment.lever import DeploymentLever
 from activities.levers.deployment.patches import (
@@ -41,12 +42,13 @@ from activities.levers.deployment.reading import (
     with_paused,
 )  # fmt: skip
 from activities.levers.deployment.sparing import left_undone, removes_some
-from activities.levers.ownership import ADMISSION, BASELINE, CAUSE, OWNER, left_of_us, saved_ready
+from activities.levers.ownership import BASELINE, CAUSE, OWNER, left_of_us, saved_ready
 from activities.levers.template import fingerprint
 from activities.release import is_rolled
 from segue.budget import resolve_budget
 from segue.contract import WriteInput
-from segue.decide import PAUSE_EVERY_S, Act, Decision, decide
+from segue.decide import PAUSE_EVERY_S, decide
+from segue.decision import Act, Decision
 from segue.errors import Refused, Stale
 from segue.observation import Cause, Counts, Observation, Problem, Side, Version
 from segue.spec import Rules, Strategy

@@ -6,7 +6,8 @@ import pytest
 
 from activities.draining import read_numbers
 from activities.levers.draining import keeping_unready, serving
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.draining import Emptying, added_up, next_to_empty
 from segue.observation import Counts, Emptiness, Observation, Side, Version
 from segue.replica import Pods, Replica

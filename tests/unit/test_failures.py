@@ -10,7 +10,7 @@ from activities.kept_fields import kept
 from activities.levers.pods import read_replica
 from activities.levers.template import containers_of
 from activities.rollout import _unsure
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.ended_pods import judged
 from segue.failures import (
     APPEARS_S,

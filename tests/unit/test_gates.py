@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.gates import Result, Verdict
 from segue.gates.standing import breaches, due, foresee, missing_evidence, score, stand, standings, unopened
 from segue.gates.tally import ALONG, Tally

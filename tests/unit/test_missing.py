@@ -10,7 +10,8 @@ from activities.levers.deployment.reading import read as read_deployment
 from activities.levers.ownership import BASELINE, OWNER, REPLICAS
 from activities.levers.pair.reading import Baseline, Pair, read
 from activities.levers.template import fingerprint
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.hindrance import Hindrance
 from segue.missing import Missing, with_kept_away, with_missing
 from segue.observation import Counts, Observation, Side, Version

@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 
 from activities.moves import Moves, Place
 from segue.admission import MoveOrder, order_of
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.observation import Counts, Observation, Side, Version
 from segue.spec import Rules
 from segue.state import Goal, State

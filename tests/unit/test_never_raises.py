@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision, decide, movable_since
+from segue.decide import decide, movable_since
+from segue.decision import Act, Decision
 from segue.draining import Emptying
 from segue.errors import Refused
 from segue.gates import Result, Verdict

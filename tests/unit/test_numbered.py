@@ -28,7 +28,8 @@ from activities.levers.pods import made_at
 from activities.levers.template import fingerprint
 from segue.as_before import as_before
 from segue.budget import resolve_budget
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.errors import Refused, Stale
 from segue.observation import Version
 from segue.replica import Ended, Replica

@@ -5,24 +5,17 @@ from typing import Any
 
 import pytest
 
+from activities.levers.admission import ADMISSION, MOVE_FIX, START_FIX, refuse_lost, refuse_resized
+from activities.levers.authors import is_written_by_us, later_writer_of, writer_of
 from activities.levers.ownership import (
-    ADMISSION,
     BASELINE,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     WRITES,
-    deleted,
     deletion_of,
-    is_written_by_us,
-    later_writer_of,
-    refuse_lost,
-    refuse_resized,
     remembered,
     rewound,
     unsaved,
     with_number,
-    writer_of,
     written_of,
 )
 from segue.errors import Refused
@@ -134,10 +127,14 @@ def test_a_policy_that_sets_the_replicas_is_refused(sent: Any, stored: int, vers
 
 
 def test_a_target_that_was_created_again_is_named_and_a_held_copy_is_released() -> None:
-    assert deleted(None).gone_why == ""
-    made = deleted({"metadata": {}}).gone_why
-    assert "was deleted and created again" in made and "segue release" not in made
-    assert "run `segue release`" in deleted({"metadata": {"annotations": {BASELINE: "{}"}}}).gone_why
+    def told(found: Any) -> str:
+        seen = deletion_of(found, Mark(uid="theirs"))
+        assert seen is not None and seen.gone
+        return seen.gone_why
+
+    made = told({"metadata": {"uid": "another"}})
+    assert told(None) == "" and "was deleted and created again" in made and "segue release" not in made
+    assert "run `segue release`" in told({"metadata": {"uid": "another", "annotations": {BASELINE: "{}"}}})
 
 
 def revision(number: int, **annotations: str) -> Any:

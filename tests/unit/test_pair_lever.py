@@ -7,15 +7,17 @@ from typing import Any, cast
 import pytest
 
 from activities.cluster import Cluster
+from activities.levers.admission import MOVE_FIX
 from activities.levers.deployment.reading import Objects
-from activities.levers.ownership import BASELINE, MOVE_FIX, OWNER
+from activities.levers.ownership import BASELINE, OWNER
 from activities.levers.pair.lever import PairLever, _refuse, _unnoticed, _Writing, changed_by_others, check_admitted
 from activities.levers.pair.reading import Baseline, Pair, is_behind, mark_of, read
 from activities.levers.template import fingerprint
 from activities.levers.writing import Cleaned, clean_revisions
 from activities.release.pair import refuse_missing, remove
 from segue.contract import PrepareInput, WriteInput
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.errors import Fenced, NotFound, Refused
 from segue.observation import Counts, Version
 from segue.spec import MADE_LABEL, Change, Rules

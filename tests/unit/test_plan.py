@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from segue.budget import resolve_budget
 from segue.contract import Prepared
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.errors import Refused
 from segue.observation import Counts, Version
 from segue.plan import Plan, make_plan, settled

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from activities.levers.authors import latest_of
 from activities.levers.deployment.reading import Objects
 from activities.levers.ownership import (
     BASELINE,
@@ -13,7 +14,6 @@ from activities.levers.ownership import (
     REPLICAS,
     baseline_of,
     budget_as_written,
-    latest_of,
     packed,
     rebudgeted,
     refuse_another_kind,

@@ -8,7 +8,8 @@ import pytest
 from activities.beating import BEAT_S, OF_TIMEOUT, TICK_S, Heart, due_at, interval_s
 from activities.turns import Turn, Turns
 from segue.contract import Beat
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.gates.tally import Tally
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
 from segue.resting import next_look_at, rests

@@ -18,7 +18,7 @@ from temporalio.workflow import NondeterminismError
 
 from segue import contract, messages
 from segue.contract import Permitted, Prepared, Task, Verified, Watched, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.gates import Result, Verdict
 from segue.history import Note
 from segue.notices import Noticed

@@ -18,7 +18,7 @@ from simulated_numbered import NumberedTarget
 from simulated_pair import PairTarget
 from simulated_supervised import SupervisedTarget
 
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.observation import Cause, Observation, Problem, Version
 from segue.spec import Rules, Strategy
 from segue.state import Before, Mark, Outcome, Phase, State

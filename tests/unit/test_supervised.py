@@ -10,7 +10,8 @@ from activities.cluster import Cluster
 from activities.ended_pods import Gone
 from activities.levers.ownership import BASELINE, OWNER
 from activities.levers.supervised import STEADY_S, Supervised, SupervisedLever
-from segue.decide import Act, Decision, decide
+from segue.decide import decide
+from segue.decision import Act, Decision
 from segue.errors import Refused
 from segue.observation import Observation, Version
 from segue.spec import Change, Rules, SupervisedTarget

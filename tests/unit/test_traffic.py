@@ -9,7 +9,8 @@ import pytest
 from segue.budget import objection as budget_objection
 from segue.budget import resolve_budget
 from segue.contract import Written
-from segue.decide import Act, decide
+from segue.decide import decide
+from segue.decision import Act
 from segue.errors import Refused
 from segue.gates import Result, Verdict
 from segue.observation import Cause, Counts, Observation, Routed, Side, Version

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from segue.contract import Prepared, Written
-from segue.decide import Act, Decision
+from segue.decision import Act, Decision
 from segue.draining import Emptying
 from segue.errors import Refused
 from segue.gates import Result, Verdict
@@ -562,7 +562,8 @@ def test_what_could_not_be_written_beside_the_target_is_told(done: bool) -> None
 
 def test_each_write_has_the_next_number() -> None:
     assert attempted(STATE.but(attempts=3), decided(Act.SCALE), SEEN).attempts == 4
-    assert attempted(STATE, decided(Act.FINISH)).finishing and not attempted(STATE, decided(Act.UNDO)).finishing
+    assert attempted(STATE, decided(Act.FINISH), SEEN).finishing
+    assert not attempted(STATE, decided(Act.UNDO), SEEN).finishing
 
 
 def test_who_overrules_a_forgotten_write_continues_after_it() -> None:

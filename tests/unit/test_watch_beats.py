@@ -13,7 +13,7 @@ from activities.levers.ownership import OWNER
 from activities.levers.template import fingerprint
 from activities.rollout import Activities
 from segue.contract import Beat, Watched, WatchInput
-from segue.decide import Act
+from segue.decision import Act
 from segue.observation import Version
 from segue.spec import DeploymentTarget, Rules
 from segue.state import Mark, State

@@ -1,15 +1,9 @@
 """What refuses a start or stops a write of a Deployment, and what warns about it. Pure."""
 
 from activities.cluster import Object
+from activities.levers.admission import ADMISSION, CHANGES, changed_by_admission, refuse_lost, refuse_resized
 from activities.levers.deployment.reading import Objects, is_paused, lever_token
-from activities.levers.ownership import (
-    ADMISSION,
-    CHANGES,
-    changed_by_admission,
-    refuse_lost,
-    refuse_resized,
-    replicas_of,
-)
+from activities.levers.ownership import replicas_of
 from activities.levers.template import differences, fingerprint, stopping_of, version_of
 from segue.budget import NO_FLOOR, resolve_budget
 from segue.contract import WriteInput

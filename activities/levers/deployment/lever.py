@@ -15,6 +15,7 @@ import contextlib
 from collections.abc import Callable, Collection
 
 from activities.cluster import Cluster, Object
+from activities.levers.admission import BACK_FIX, MOVE_FIX, START_FIX, refuse_resized
 from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.deployment.baselines import lost_baseline
 from activities.levers.deployment.checking import check_admitted, check_unchanged, refuse_unsettled, warnings_of
@@ -68,21 +69,15 @@ from activities.levers.deployment.sparing import (
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
-    BACK_FIX,
     BASELINE,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     annotations_of,
     check_owner,
     deletion_of,
     labels_of,
-    left_of_us,
-    outcome_noted,
     overtaken,
     refuse_being_deleted,
     refuse_others,
-    refuse_resized,
     replicas_of,
     saved_baseline,
     saved_ready,
@@ -92,13 +87,13 @@ from activities.levers.ownership import (
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import Snapshot, clean_revisions, write
+from activities.levers.writing import Snapshot, clean_revisions, note_outcomes, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.as_before import is_undone
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, SegueError, Stale
+from segue.decision import Act
+from segue.errors import Conflict, NotAllowed, Refused, Rewritten, SegueError, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.observation import Counts, Observation
@@ -140,10 +135,9 @@ class DeploymentLever:
         """Return the template that a change makes; the API server merges a patch, by a dry run."""
         namespace, name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
         if change.patch is None:
-            sets = (
-                await self._cluster.list("replicasets", namespace, selector_of(deployment)) if change.revision else {}
-            )
-            start = start_of(Objects(deployment, sets.get("items", []), []), change, start)
+            if change.revision:
+                sets = await self._cluster.list("replicasets", namespace, selector_of(deployment))
+                start = start_of(sets["items"], change, start)
             return apply_change(start, change, deployment["metadata"]["uid"])
         patch = {"spec": {"template": change.patch}}
         tried = await self._cluster.patch("deployments", namespace, name, patch, dry_run=True)
@@ -188,7 +182,7 @@ class DeploymentLever:
         start = saved_baseline(deployment)["template"] if engaged else deployment["spec"]["template"]
         wanted, warnings = request.wanted, tuple[str, ...]()
         if wanted is None:
-            tried = await self._tried(request, deployment, start_of(objects, request.change, start))
+            tried = await self._tried(request, deployment, start_of(objects.replicasets, request.change, start))
             await make_copies(self._cluster, request.change, deployment, dry_run=True)
             template = tried["spec"]["template"]
             wanted, warnings = version_of(template), warnings_of(deployment, start, tried, request.rules)
@@ -248,12 +242,8 @@ class DeploymentLever:
         The controller creates and removes pods in parallel. If both together could exceed the ceiling for a moment,
         this waits until the old ones are gone before it requests the new ones.
         """
-        goal = request.decision.counts
-        if goal is None:
-            raise ValueError("a scale needs counts")
-        told = await self._drain(request, goal, now)
-        written = await self._moved_to(goal, request, now)
-        return written.model_copy(update={"warning": "; ".join(filter(None, (written.warning, told)))})
+        told = await self._drain(request, now)
+        return (await self._moved_to(request.goal, request, now)).with_more(0, told)
 
     async def _moved_to(self, goal: Counts, request: WriteInput, now: float) -> Written:
         step, old = goal, set[str]()
@@ -274,8 +264,7 @@ class DeploymentLever:
         if regained is not None:
             return regained
         made = await self._copies_made(request)
-        written = _stored(await self._write(request, now, make, check=check, fresh=objects))
-        written = written.model_copy(update={"writes": written.writes + made})
+        written = _stored(await self._write(request, now, make, check=check, fresh=objects)).with_more(made)
         if not written.done or step == goal or written.mark is None:
             return written
         gone = await self._gone(request.target, old, step.old)
@@ -284,9 +273,7 @@ class DeploymentLever:
         again = request.model_copy(update={"generation": written.mark.generation})
         takes_more = goal.old < step.old
         last = await self._write(again, now, make, listed=None if takes_more else gone, check=check)
-        return _stored(
-            last.model_copy(update={"writes": written.writes + last.writes, "mark": last.mark or written.mark})
-        )
+        return _stored(_after(written, last))
 
     async def _regained(self, request: WriteInput, goal: Counts, now: float, objects: Objects) -> Written | None:
         """Bring old replicas back, which the controller never does by itself. Returns None if there are enough.
@@ -311,9 +298,7 @@ class DeploymentLever:
         await patch_set(self._cluster, baseline, {"spec": {"replicas": replicas}})
         again = request.model_copy(update={"generation": first.mark.generation})
         last = await self._write(again, now, lambda objects, seen: scale_patch(objects, seen, again, goal))
-        return _stored(
-            last.model_copy(update={"writes": first.writes + 1 + last.writes, "mark": last.mark or first.mark})
-        )
+        return _stored(_after(first, last).with_more(1))
 
     async def _paused(self, request: WriteInput, moved: Written) -> Written:
         """Pause the controller once it has started the move; at once if the template is not the wanted one.
@@ -352,9 +337,9 @@ class DeploymentLever:
         check_owner(deployment, request.state, engaged=is_engaged(deployment))
         return await make_copies(self._cluster, request.change, deployment)
 
-    async def _drain(self, request: WriteInput, goal: Counts, now: float) -> str:
+    async def _drain(self, request: WriteInput, now: float) -> str:
         """Take the old replicas that stop next out of their Services, if the spec sets ``drain``; return a warning."""
-        drain = request.rules.drain
+        drain, goal = request.rules.drain, request.goal
         if drain is None:
             return ""
         objects = await self._fetcher.fetch(request.target)
@@ -409,15 +394,12 @@ class DeploymentLever:
         objects = await self._fetcher.fetch(request.target)
         if late := overtaken(objects.deployment, written):
             return late
-        counts = request.decision.counts or Counts(0, 0)
         ours = [each for each in objects.replicasets if _is_of(each, request.state.wanted.template)]
-        writes = written.writes
-        for replicaset in ours:
-            if _requested_replicas(replicaset) > counts.new:
-                await patch_set(self._cluster, replicaset, {"spec": {"replicas": counts.new}})
-                writes += 1
+        larger = [each for each in ours if _requested_replicas(each) > request.goal.new]
+        for replicaset in larger:
+            await patch_set(self._cluster, replicaset, {"spec": {"replicas": request.goal.new}})
         await await_noticed(self._cluster, objects.deployment, {each["metadata"]["uid"] for each in ours})
-        return written.model_copy(update={"writes": writes})
+        return written.with_more(len(larger))
 
     async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, with the controller unpaused.
@@ -447,9 +429,6 @@ class DeploymentLever:
                 return None
             return unhold_patch(deployment, to_baseline=True, strategy=own_budget(request.rules, seen.replicas))
 
-        def resume(objects: Objects, seen: Observation) -> Object | None:
-            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
-
         def check(found: Object, patch: Object, tried: Object) -> None:
             if replicas_of(tried) < serving:  # otherwise the way back, which may be urgent, takes nothing away
                 refuse_resized(request.target, found, patch, tried, BACK_FIX)
@@ -458,14 +437,21 @@ class DeploymentLever:
                 refuse_resizing(written_on)  # the present version becomes a superseded one: see superseded_sets
 
         written = await self._write(request, now, make, fresh=objects, check=check)
-        if written.mark is not None and written.mark != with_paused(written.mark, paused=False):
-            # A policy pauses it whenever its template changes: a rollback must not wait for a person.
-            again = request.model_copy(update={"generation": written.mark.generation})
-            resumed = await self._write(again, now, resume)
-            mark = resumed.mark or written.mark
-            written = written.model_copy(update={"writes": written.writes + resumed.writes, "mark": mark})
+        written = await self._unpaused(request, written, now)
         more = await self._protected(request, written, now, is_short=is_short) if written.done else 0
-        return _stored(written.model_copy(update={"writes": written.writes + kept + spared + more}))
+        return _stored(written.with_more(kept + spared + more))
+
+    async def _unpaused(self, request: WriteInput, written: Written, now: float) -> Written:
+        """Resume the controller that a policy pauses whenever its template changes: a rollback waits for no person."""
+        if written.mark is None or written.mark == with_paused(written.mark, paused=False):
+            return written
+
+        def resume(objects: Objects, seen: Observation) -> Object | None:
+            return {"spec": {"paused": None}} if is_paused(objects.deployment) else None
+
+        again = request.model_copy(update={"generation": written.mark.generation})
+        resumed = await self._write(again, now, resume)
+        return written.with_more(resumed.writes).model_copy(update={"mark": resumed.mark or written.mark})
 
     async def _noticed(self, target: Target) -> Objects:
         """Read the target when its controllers have removed what they were to remove, and counted that.
@@ -560,32 +546,13 @@ class DeploymentLever:
         if not written.done:
             return written
         deployment, replicasets = await self._fetcher.with_sets(request.target)
-        finished = await self._finish_replicasets(request, replicasets)
+        finished = await note_outcomes(self._cluster, replicasets, request, cleans=True)
         cleaned = await clean_revisions(self._cluster, deployment)
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
-        writes = written.writes + finished + cleaned.writes + pruned
         runs = [deployment["spec"]["template"]]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
-        return written.model_copy(update={"writes": writes, "warning": warning})
-
-    async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:
-        """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
-
-        The note of each version's outcome stays.
-        """
-        target, writes = request.target, 0
-        for replicaset in replicasets:
-            annotations = left_of_us(replicaset)
-            annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), request)
-            if annotations:
-                name = replicaset["metadata"]["name"]
-                patch = {"metadata": {"annotations": annotations}}
-                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                    await self._cluster.patch("replicasets", target.namespace, name, patch)
-                    writes += 1
-        return writes
+        return written.with_more(finished + cleaned.writes + pruned, cleaned.left, edited)
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,
@@ -606,7 +573,8 @@ class DeploymentLever:
             if objects is None:
                 fetcher = self._fetcher
                 objects = await (fetcher.completed(request.target, listed) if listed else fetcher.fetch(request.target))
-            lost = lost_baseline(objects, request.state, _rolling(objects, request))
+            budget = own_budget(request.rules, replicas_of(objects.deployment))
+            lost = lost_baseline(objects, request.state, budget)
             if lost.saved:
                 version = objects.deployment["metadata"]["resourceVersion"]  # somebody may put the value back meanwhile
                 patch = {"metadata": {"resourceVersion": version, "annotations": {BASELINE: lost.saved}}}
@@ -623,11 +591,6 @@ class DeploymentLever:
         except Rewritten as rewritten:
             return Written(done=False, why=str(rewritten), made=rewritten.made, warning=warning)
         return written.model_copy(update={"warning": warning})
-
-
-def _rolling(objects: Objects, request: WriteInput) -> Object:
-    """Return the spec's budget as a Deployment's strategy."""
-    return own_budget(request.rules, replicas_of(objects.deployment))
 
 
 def _is_taken_up(watch: NamespaceWatch, target: Target, generation: int, ours: Collection[str]) -> bool:
@@ -656,6 +619,11 @@ def _requested_replicas(replicaset: Object) -> int:
     return int(replicaset["spec"].get("replicas", 0))
 
 
+def _after(first: Written, last: Written) -> Written:
+    """Return the result of the last of two writes, with the number of both."""
+    return last.with_more(first.writes).model_copy(update={"mark": last.mark or first.mark})
+
+
 def _stored(written: Written) -> Written:
     """Return a move with the intended mark, unpaused. If the Deployment is paused then, somebody else paused it."""
     mark = with_paused(written.mark, paused=False) if written.writes and written.mark else written.mark
@@ -675,7 +643,7 @@ def _paused_after(request: WriteInput, moved: Written, patch: Object, after: Obj
         meant = {"spec": {"minReadySeconds": HOLD_MIN_READY_S, **patch["spec"]}}
         mark = mark.model_copy(update={"token": lever_token(meant)})
     mark = mark_after_pause(mark, after["metadata"]["generation"])
-    return moved.model_copy(update={"writes": moved.writes + 1, "mark": mark})
+    return moved.with_more(1).model_copy(update={"mark": mark})
 
 
 def _old_sets(objects: Objects, state: State) -> set[str]:

@@ -1,6 +1,5 @@
 """The patches that hold, release and restore a Deployment. Pure; see ``lever`` for the lever."""
 
-import copy
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -19,7 +18,6 @@ from activities.levers.ownership import (
     BASELINE,
     CHANGED,
     OWNER,
-    PATCH_FIX,
     WRITES,
     annotations_of,
     baseline_of,
@@ -29,11 +27,11 @@ from activities.levers.ownership import (
     replicas_of,
     saved_baseline,
 )
-from activities.levers.template import HASH_LABEL, apply_change, fingerprint
+from activities.levers.template import HASH_LABEL, apply_change, at_revision, fingerprint, refuse_patch_elsewhere
 from segue.as_before import for_way_back
 from segue.budget import objection, resized, resolve_budget
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Refused, Stale
+from segue.errors import Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules, Target
@@ -52,16 +50,11 @@ def template_patch(request: PrepareInput | WriteInput, deployment: Object, start
         raise Stale(CHANGED)
     if change.patch is None:
         return {**apply_change(start, change, deployment["metadata"]["uid"]), "$patch": "replace"}
-    if fingerprint(start) != fingerprint(deployment["spec"]["template"]):
-        raise Refused(
-            "can only be applied while the target runs its baseline",
-            field="spec.change.patch",
-            fix=PATCH_FIX,
-        )
+    refuse_patch_elsewhere(start, deployment["spec"]["template"])
     return change.patch
 
 
-def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
+def start_of(replicasets: list[Object], change: Change | None, start: Object) -> Object:
     """Return the template that a change is applied to: ``start``, unless the change names a revision.
 
     Raises:
@@ -69,15 +62,8 @@ def start_of(objects: Objects, change: Change | None, start: Object) -> Object:
     """
     if change is None or change.revision is None:
         return start
-    sets = {annotations_of(rs).get(REVISION): rs for rs in objects.replicasets}
-    found = sets.get(str(change.revision))
-    if found is None:
-        known = ", ".join(sorted(filter(None, sets), key=int))
-        raise Refused(
-            "is not a revision of the target", field="spec.change.revision", value=change.revision,
-            fix=f"use one of: {known} (see `segue history`)",
-        )  # fmt: skip
-    template: Object = copy.deepcopy(found["spec"]["template"])
+    numbered = ((annotations_of(each).get(REVISION), each["spec"]["template"]) for each in replicasets)
+    template = at_revision(change, {number: template for number, template in numbered if number})
     template["metadata"].get("labels", {}).pop(HASH_LABEL, None)
     return template
 
@@ -138,7 +124,8 @@ def scale_patch(objects: Objects, seen: Observation, request: WriteInput, counts
     annotations: dict[str, str | None] = {OWNER: state.owner}
     if unwritten:
         saved = saved_baseline(deployment)["template"] if state.claimed else deployment["spec"]["template"]
-        patch["spec"]["template"] = template_patch(request, deployment, start_of(objects, request.change, saved))
+        start = start_of(objects.replicasets, request.change, saved)
+        patch["spec"]["template"] = template_patch(request, deployment, start)
         annotations |= noted(request.note) if request.note else {}
     if not state.claimed:
         annotations |= claim(deployment, request.rules, seen.replicas, state.owner, ready_before(state))

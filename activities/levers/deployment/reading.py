@@ -7,13 +7,11 @@ from typing import NamedTuple
 from activities.cluster import Object
 from activities.ended_pods import Gone, read_ended, seconds_of
 from activities.levers import ownership
+from activities.levers.authors import Fields, foreign_fields, foreign_template
 from activities.levers.controllers import idle
 from activities.levers.ownership import (
     OWNER,
-    Fields,
     annotations_of,
-    foreign_fields,
-    foreign_template,
     has_baseline,
     replicas_of,
     revision_of,
@@ -21,7 +19,7 @@ from activities.levers.ownership import (
     saved_baseline,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, is_ready, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, is_ready, read_replica, stop_requested_at, stuck
 from activities.levers.template import containers_of, fingerprint, fingerprinting_once, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.ended_pods import judged, taken_at
@@ -37,7 +35,6 @@ from segue.units import counted, resolve
 
 HOLD_MIN_READY_S = 2_147_483_646
 REVISION = "deployment.kubernetes.io/revision"
-_ANY_RESTARTS = 1_000_000
 _ORDINARY = ("strategy", "minReadySeconds", "progressDeadlineSeconds")
 
 
@@ -161,36 +158,28 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
     back = state.goal is Goal.BACK
     sets = [read_set(rs, objects.pods) for rs in objects.replicasets]
     pivot = state.baseline.template if back else state.wanted.template
-    named, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
-    old, new = (named, others) if back else (others, named)
-    coming = named
-    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
-    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    coming, others = [s for s in sets if s.version == pivot], [s for s in sets if s.version != pivot]
+    old, new = (coming, others) if back else (others, coming)
+    rising, falling = ([p for s in side for p in s.pods] for side in (coming, others))
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
-    proven_times = [
-        p.ready_since for s in coming for p in s.pods if p.proven(min_ready_s, restarts, now) and p.ready_since
-    ]
-    soon = [
-        p.ready_since + min_ready_s
-        for s in coming
-        for p in s.pods
-        if p.ready_since is not None and p.ready_since + min_ready_s > now
-    ]
+    proven_times = [p.ready_since for p in rising if p.proven(min_ready_s, restarts, now) and p.ready_since]
+    due = [p.ready_since + min_ready_s for p in rising if p.ready_since is not None]
     leaving = [at for pod in objects.pods if (at := stop_requested_at(pod)) is not None]
     ended = ended_of(objects, pivot)
-    rising = [p for s in coming for p in s.pods]
-    falling = [p for s in sets if s.version != pivot for p in s.pods]
     unplaced = unplaced_of((*falling, *rising), [m for s in sets for m in s.missing], rising)
     lacking = [m for s in coming for m in s.missing]
     deadline_s = rules.readiness.deadline.total_seconds()
-    deniers = denying_both(lacking, (m for s in sets if s.version != pivot for m in s.missing))
+    deniers = denying_both(lacking, (m for s in others for m in s.missing))
     hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     short = replicas_of(deployment) + unplaced.unplaced - sum(s.replicas for s in sets)
     hindrance = with_full_quota(hindrance, lacking, short, deadline_s, now)
     waits = unplaced_of(rising, lacking, ()).waits
     kept = stuck(objects.pods, deadline_s, now, waits=waits)
     hindrance, absent = with_absent(with_stuck(hindrance, kept), idle((deployment,), now, "Deployment"), len(rising))
-    old_side = _side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old))
+    denied = [excused(s.problem, deniers) for s in coming]
+    problem = judged(rising, ended, restarts, state.judged_from, absent, *denied, others=falling)
+    old_side = _side(old, min_ready_s, ANY_RESTARTS, now, spare=_spare(old))
     new_side = _side(new, min_ready_s, rules.readiness.max_restarts, now)
     return Observation(
         replicas=replicas_of(deployment),
@@ -207,18 +196,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         unreturnable=is_engaged(deployment) and all(s.version != state.baseline.template for s in sets),
         unpaused=_is_unpaused(objects, state),
         foreign=_foreign(objects, state),
-        problem=of_stuck(
-            judged(
-                rising,
-                ended,
-                restarts,
-                state.judged_from,
-                absent,
-                *(excused(s.problem, deniers) for s in coming),
-                others=falling,
-            ),
-            kept,
-        ),
+        problem=of_stuck(problem, kept),
         progress_at=max((*proven_times, *(p.placed_late_at for p in rising), taken_at(ended))),
         lost_since=lost_since(p for s in new for p in s.pods),
         **unplaced._asdict(),
@@ -228,7 +206,7 @@ def read(objects: Objects, rules: Rules, state: State, now: float) -> Observatio
         inert=absent is not None,
         leaving=len(leaving),
         leaving_since=min(leaving, default=0.0),
-        next_proven_at=min(soon, default=None),
+        next_proven_at=min((at for at in due if at > now), default=None),
         pods=Pods(*(tuple(p for s in side for p in s.pods) for side in (old, new))),
     )
 

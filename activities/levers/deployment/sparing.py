@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from activities.cluster import Cluster, Object
+from activities.levers.controllers import is_observed
 from activities.levers.deployment.reading import HOLD_MIN_READY_S, Objects, own_unavailable, pods_there, read_set
 from activities.levers.ownership import replicas_of, selector_of
 from activities.levers.template import fingerprint
@@ -146,7 +147,7 @@ async def await_noticed(cluster: Cluster, deployment: Object, uids: set[str]) ->
     Raises:
         Conflict: when it does not react.
     """
-    await _await(cluster, deployment, uids, _is_noticed, _NOTICES_S)
+    await _await(cluster, deployment, uids, is_observed, _NOTICES_S)
 
 
 async def _await(
@@ -163,11 +164,7 @@ async def _await(
         raise Conflict(f"the ReplicaSet controller did not react within {within_s:g} s") from error
 
 
-def _is_noticed(replicaset: Object) -> bool:
-    return bool(replicaset.get("status", {}).get("observedGeneration", 0) >= replicaset["metadata"]["generation"])
-
-
 def _counts_as_available(replicaset: Object) -> bool:
     """Whether the controller counts all ready pods as available."""
     status = replicaset.get("status", {})
-    return _is_noticed(replicaset) and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0)
+    return is_observed(replicaset) and status.get("availableReplicas", 0) >= status.get("readyReplicas", 0)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
+from activities.levers.authors import Fields
 from activities.levers.configs import owned_by
 from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_groups
@@ -22,9 +23,16 @@ from activities.levers.numbered.ordinals import (
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import Fields, replicas_of
+from activities.levers.ownership import replicas_of
 from activities.levers.pods import is_active, made_at, read_replica
-from activities.levers.template import apply_change, containers_of, fingerprint, version_of
+from activities.levers.template import (
+    BY_CONTAINER,
+    apply_change,
+    containers_of,
+    fingerprint,
+    refuse_unknown_containers,
+    version_of,
+)
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
 from segue.errors import NotFound, Refused
@@ -47,7 +55,6 @@ HISTORY = 10
 COLLECTED_S = 15.0
 """The garbage collector deletes the workers of a lost leader sooner, unless it does not work."""
 _ROLLING = ("f:rolloutStrategy", "f:rollingUpdateConfiguration")
-_BY_CONTAINER = ("images", "env", "args", "resources")
 
 
 class LeaderWorkerSetLever(PartitionLever):
@@ -198,12 +205,7 @@ class LeaderWorkerSetLever(PartitionLever):
             return self.replaced({"spec": merged(start["spec"], change.patch)}, found)
         templates = {name: each for name, each in start["spec"].items() if name in {"leaderTemplate", "workerTemplate"}}
         known = {name: _containers(each) for name, each in templates.items()}
-        for name in sorted(change.containers - set().union(*known.values())):
-            field = next(f for f in _BY_CONTAINER if name in getattr(change, f))
-            names = ", ".join(sorted(set().union(*known.values())))
-            raise Refused(
-                "is not a container of the target", field=f"spec.change.{field}", value=name, fix=f"use one of: {names}"
-            )
+        refuse_unknown_containers(change, set().union(*known.values()))
         uid = found["metadata"]["uid"]
         wanted = {name: apply_change(each, _only(change, known[name]), uid) for name, each in templates.items()}
         return self.replaced({"spec": {**start["spec"], **wanted}}, found)
@@ -416,5 +418,5 @@ def _containers(template: Object) -> set[str]:
 
 def _only(change: Change, containers: set[str]) -> Change:
     """Return a change without what it names of other containers."""
-    kept = {field: {k: v for k, v in getattr(change, field).items() if k in containers} for field in _BY_CONTAINER}
+    kept = {field: {k: v for k, v in getattr(change, field).items() if k in containers} for field in BY_CONTAINER}
     return change.model_copy(update=kept)

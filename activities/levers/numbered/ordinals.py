@@ -4,7 +4,6 @@ The controller moves replicas from the partition on to the newest version, the h
 their version. A replica is replaced under its own number, so old and new replicas always add up to R.
 """
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -13,12 +12,20 @@ from activities.cluster import Object
 from activities.ended_pods import Gone, has_ended, read_ended
 from activities.levers.controllers import idle
 from activities.levers.ownership import BASELINE, OWNER, annotations_of, replicas_of, saved_baseline
-from activities.levers.pods import freed_by, is_ready, made_at, overdue, read_replica, stop_requested_at, stuck
-from activities.levers.template import fingerprint, fingerprinting_once
+from activities.levers.pods import (
+    ANY_RESTARTS,
+    freed_by,
+    is_ready,
+    made_at,
+    overdue,
+    read_replica,
+    stop_requested_at,
+    stuck,
+)
+from activities.levers.template import at_revision, fingerprint, fingerprinting_once
 from segue.as_before import as_before
 from segue.budget import resolve_budget
 from segue.ended_pods import judged, taken_at
-from segue.errors import Refused
 from segue.failures import diagnose, worst
 from segue.hindrance import Hindrance, hindrance_of, with_stuck
 from segue.observation import Cause, Counts, Foreign, Observation, Problem, Side, Version
@@ -28,7 +35,6 @@ from segue.state import Goal, State
 
 HOLD = 1_000_000
 """A partition far above any number of replicas: with a partition of R, added replicas would come up new."""
-_ANY_RESTARTS = 1_000_000
 
 
 class Taken(NamedTuple):
@@ -258,7 +264,7 @@ def read(
     # A controller that moves by itself adds its surge above R, and does not continue while that fails.
     surge = [r for i, r in numbered.running.items() if i >= len(replicas) and r.version == pivot]
     beside = surge if autonomous and not back else []
-    restarts = _ANY_RESTARTS if back else rules.readiness.max_restarts
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     min_ready_s = rules.readiness.min_ready.total_seconds()
     since = [r.ready_since for r in coming if r.ready_since is not None]
     proven = [r.ready_since for r in coming if r.proven(min_ready_s, restarts, now) and r.ready_since]
@@ -277,9 +283,11 @@ def read(
     hindrance = with_stuck(hindrance, kept, sum(not each.name for each in coming))
     rising, ended = [r for r in (*coming, *beside) if r.name], numbered.ended.get(pivot, ())
     can_return = numbered.partition < HOLD or may_go_back(numbered, relaxed, state.baseline.template)
+    problem = judged(rising, ended, restarts, state.judged_from, others=others)
+    problems = (problem, overdue(numbered.pods, now), _out_of_order(numbered, state))
     return Observation(
         replicas=len(replicas),
-        old=_side(old, min_ready_s, _ANY_RESTARTS, now, spare=_spare(old)),
+        old=_side(old, min_ready_s, ANY_RESTARTS, now, spare=_spare(old)),
         new=_side(new, min_ready_s, rules.readiness.max_restarts, now),
         requested=_requested_counts(numbered, replicas, state),
         template=numbered.version,
@@ -292,16 +300,7 @@ def read(
         numbered=True,
         unshrinkable=shrinks_under(numbered, relaxed, len(replicas) if state.resize is None else state.resize),
         foreign=foreign,
-        problem=_explained(
-            worst(
-                (
-                    judged(rising, ended, restarts, state.judged_from, others=others),
-                    overdue(numbered.pods, now),
-                    _out_of_order(numbered, state),
-                )
-            ),
-            absent or worker.hindrance,
-        ),
+        problem=_explained(worst(problems), absent or worker.hindrance),
         progress_at=max((*proven, *(r.placed_late_at for r in coming), taken_at(ended)), default=0.0),
         # A replica is replaced under its own number: the new one is created when the old one has ended.
         freed_by=max(
@@ -413,12 +412,5 @@ def start_of(numbered: Numbered, change: Change | None, start: Object) -> Object
     """
     if change is None or change.revision is None:
         return start
-    known = {each["revision"]: numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
-    if change.revision not in known:
-        raise Refused(
-            "is not a revision of the target",
-            field="spec.change.revision",
-            value=change.revision,
-            fix=f"use one of: {', '.join(map(str, sorted(known)))} (see `segue history`)",
-        )
-    return copy.deepcopy(known[change.revision])
+    named = {str(each["revision"]): numbered.templates[each["metadata"]["name"]] for each in numbered.revisions}
+    return at_revision(change, named)

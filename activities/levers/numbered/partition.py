@@ -15,6 +15,8 @@ from typing import ClassVar
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import Gone
+from activities.levers.admission import MOVE_FIX, START_FIX, changed_by_admission, refuse_lost, refuse_resized
+from activities.levers.authors import Fields, foreign_fields, foreign_template
 from activities.levers.controllers import never_observes
 from activities.levers.copies import edited_in_place, make_copies, prune_copies
 from activities.levers.numbered.ordinals import (
@@ -34,20 +36,15 @@ from activities.levers.ownership import (
     CAUSE,
     CHANGE,
     CHANGED,
-    MOVE_FIX,
     OWNER,
-    START_FIX,
     WRITES,
-    Fields,
     annotations_of,
     baseline_of,
     budget_as_written,
-    changed_by_admission,
     check_owner,
     deletion_of,
-    foreign_fields,
-    foreign_template,
     labels_of,
+    left_of_us,
     mark_of,
     note_of,
     noted,
@@ -56,9 +53,7 @@ from activities.levers.ownership import (
     ready_before,
     rebudgeted,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
-    refuse_resized,
     replicas_of,
     revision_of,
     rewound,
@@ -416,9 +411,7 @@ class PartitionLever(ABC):
 
         Deletes unready replicas among those to be replaced: the target's own controller would wait for them.
         """
-        goal, gives_up = request.decision.counts, False
-        if goal is None:
-            raise ValueError("a scale needs counts")
+        goal, gives_up = request.goal, False
         made = await self._before(request)
 
         def make(numbered: Numbered, seen: Observation) -> Object | None:
@@ -443,7 +436,7 @@ class PartitionLever(ABC):
         after = await self._after(request) if written.done else 0
         if written.done and gives_up:  # unready replicas of the wanted version come back as old ones
             after += await self._unblock(await self._fetch(request.target), {request.state.baseline.template})
-        return written.model_copy(update={"writes": written.writes + made + after})
+        return written.with_more(made + after)
 
     async def _after(self, request: WriteInput) -> int:
         """Delete what would block the wanted version, and note the rollout on a revision that existed before."""
@@ -570,7 +563,7 @@ class PartitionLever(ABC):
         if late := overtaken(numbered.found, written):
             return late
         deleted = await self._unblock(numbered, {request.state.baseline.template})
-        return written.model_copy(update={"writes": written.writes + deleted})
+        return written.with_more(deleted)
 
     async def undo(self, request: WriteInput, now: float) -> Written:
         """Restore the baseline in one patch, and delete broken replicas of other versions, which could block it.
@@ -594,7 +587,7 @@ class PartitionLever(ABC):
 
         written = await self._write(request, now, make)
         deleted = await self._unblock_back(request) if written.done else 0
-        return written.model_copy(update={"writes": written.writes + kept + deleted})
+        return written.with_more(kept + deleted)
 
     async def _unblock_back(self, request: WriteInput) -> int:
         """Delete broken replicas, except of the baseline and of the baseline as admission stored it."""
@@ -638,8 +631,7 @@ class PartitionLever(ABC):
         pruned = await prune_copies(self._cluster, numbered.found, templates)
         runs, since = self.pod_templates(numbered.template), request.state.began_at
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, since)
-        warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
-        return written.model_copy(update={"writes": written.writes + cleaned.writes + pruned, "warning": warning})
+        return written.with_more(cleaned.writes + pruned, cleaned.left, edited)
 
     async def _finish_revisions(self, request: WriteInput, numbered: Numbered) -> Cleaned:
         """Remove the annotations that the controller copied; the note of each version's outcome stays.
@@ -649,10 +641,8 @@ class PartitionLever(ABC):
         cleaned, newest = Cleaned(), numbered.newest
         for revision in numbered.revisions:
             there = annotations_of(revision)
-            annotations: dict[str, str | None] = dict.fromkeys({OWNER, BASELINE, WRITES} & there.keys())
-            annotations |= outcome_noted(
-                revision, fingerprint(numbered.templates[revision["metadata"]["name"]]), request
-            )
+            version = fingerprint(numbered.templates[revision["metadata"]["name"]])
+            annotations = left_of_us(revision) | outcome_noted(revision, version, request)
             if request.note and request.state.goal is Goal.FORWARD and revision is newest:
                 annotations |= noted(request.note)
             if any(there.get(name) != value for name, value in annotations.items()):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from activities.cluster import Object
 from activities.ended_pods import Gone
+from activities.levers.authors import Fields
 from activities.levers.controllers import is_observed
 from activities.levers.judging import judged_set
 from activities.levers.numbered.ordinals import (
@@ -20,12 +21,11 @@ from activities.levers.numbered.ordinals import (
     removed_by_version,
 )
 from activities.levers.numbered.partition import PartitionLever
-from activities.levers.ownership import PATCH_FIX, Fields, remembered, replicas_of, selector_of
+from activities.levers.ownership import remembered, replicas_of, selector_of
 from activities.levers.pods import is_active, read_replica
-from activities.levers.template import apply_change, containers_of, fingerprint, version_of
+from activities.levers.template import apply_change, containers_of, fingerprint, refuse_patch_elsewhere, version_of
 from activities.watching import NamespaceWatch, controller_uid
 from segue.budget import resolve_budget
-from segue.errors import Refused
 from segue.lint.target import LintSubject
 from segue.observation import Version
 from segue.replica import Replica
@@ -126,12 +126,7 @@ class StatefulSetLever(PartitionLever):
         """Return the wanted template as a patch: the whole of it, or the spec's own strategic-merge patch."""
         if change.patch is None:
             return self.replaced(apply_change(start, change, found["metadata"]["uid"]), found)
-        if fingerprint(start) != fingerprint(found["spec"]["template"]):
-            raise Refused(
-                "can only be applied while the target runs its baseline",
-                field="spec.change.patch",
-                fix=PATCH_FIX,
-            )
+        refuse_patch_elsewhere(start, found["spec"]["template"])
         return {"template": change.patch}
 
     def replaced(self, template: Object, found: Object) -> Object:

@@ -6,7 +6,6 @@ first.
 """
 
 import asyncio
-import contextlib
 import copy
 import functools
 import json
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from activities.cluster import Cluster, Object
+from activities.levers.admission import BACK_FIX, MOVE_FIX, START_FIX, changed_by_admission, refuse_lost, refuse_resized
+from activities.levers.authors import latest_of, writers_of
 from activities.levers.copies import edited_in_place
 from activities.levers.deployment.checking import refuse_paused, refuse_unsettled
 from activities.levers.deployment.fetching import read_with_pods
@@ -23,40 +24,30 @@ from activities.levers.deployment.reading import Objects, is_engaged, revisions,
 from activities.levers.draining import leave_services, next_to_stop
 from activities.levers.judging import judged_deployment
 from activities.levers.ownership import (
-    BACK_FIX,
     BASELINE,
     CAUSE,
     CHANGE,
-    MOVE_FIX,
     OWNER,
-    PATCH_FIX,
     REPLICAS,
-    START_FIX,
     WRITES,
     annotations_of,
-    changed_by_admission,
     check_same,
     deletion_of,
     labels_of,
-    latest_of,
     noted,
-    outcome_noted,
     packed,
     refuse_being_deleted,
-    refuse_lost,
     refuse_others,
     refuse_outdated,
     refuse_overfull,
-    refuse_resized,
     replicas_of,
     with_number,
-    writers_of,
 )
 from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, left_to_others, mark_of, read
 from activities.levers.pods import is_active
-from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
+from activities.levers.template import apply_change, fingerprint, refuse_patch_elsewhere, stopping_of, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import SLOW_S, Cleaned, clean_revisions
+from activities.levers.writing import SLOW_S, Cleaned, clean_revisions, note_outcomes
 from activities.watching import NamespaceWatch, Watches
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -215,12 +206,7 @@ class PairLever:
         metadata = side.deployment["metadata"]
         if change.patch is None:
             return apply_change(start, change, metadata["uid"])
-        if fingerprint(side.deployment["spec"]["template"]) != fingerprint(start):
-            raise Refused(
-                "can only be applied while the target runs its baseline",
-                field="spec.change.patch",
-                fix=PATCH_FIX,
-            )
+        refuse_patch_elsewhere(start, side.deployment["spec"]["template"])
         patch = {"spec": {"template": change.patch}}
         merged = await self._cluster.patch("deployments", metadata["namespace"], metadata["name"], patch, dry_run=True)
         found: Object = merged["spec"]["template"]
@@ -242,9 +228,7 @@ class PairLever:
 
     async def _move(self, request: WriteInput, now: float) -> Written:
         """Wait until removed replicas are gone before requesting new ones: the ceiling holds at every moment."""
-        goal, target = request.decision.counts, _pair(request.target)
-        if goal is None:
-            raise ValueError("a move needs counts")
+        goal, target = request.goal, _pair(request.target)
         writing = _Writing(self._cluster, self._fetch, request, now)
         try:
             first = await writing.checked(goal)
@@ -294,21 +278,16 @@ class PairLever:
         replicas, writing = request.decision.replicas or 1, _Writing(self._cluster, self._fetch, request, now)
         try:
             pair = await writing.checked()
-            if pair.replicas == replicas and pair.baseline:
+            is_recorded = pair.replicas == replicas and pair.baseline is not None
+            if is_recorded:
                 # A lost worker may have written the old Deployment only. What is missing then, the next moves add.
                 counts = _under_ceiling(pair.counts, replicas, request.rules)
-            elif request.state.claimed:
+            else:
                 counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
-                record = {"annotations": {REPLICAS: str(replicas)}}
-                await writing.patch(pair.old, {"metadata": record, "spec": {"replicas": counts.old}})
-            else:  # nothing is the rollout's own yet
-                counts = _shares(pair.counts, pair.replicas, replicas, request.rules)
-                await writing.patch(pair.old, {"spec": {"replicas": counts.old}})
-                if pair.new is not None and counts.new != pair.counts.new:
-                    await writing.patch(pair.new, {"spec": {"replicas": counts.new}})
-                return writing.written
+                record = {"metadata": {"annotations": {REPLICAS: str(replicas)}}} if request.state.claimed else {}
+                await writing.patch({**record, "spec": {"replicas": counts.old}}, is_old=True)
             if pair.new is not None and counts.new != pair.counts.new:
-                await writing.scale_new(counts.new)
+                await writing.scale_new(counts.new, claims=is_recorded or request.state.claimed)
         except Stale as stale:
             return Written(done=False, why=str(stale), writes=writing.writes)
         return writing.written
@@ -325,9 +304,7 @@ class PairLever:
         sides = [each for each in (writing.pair.old, writing.pair.new) if each is not None]
         runs = [each.deployment["spec"]["template"] for each in sides if replicas_of(each.deployment)]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        told = (writing.warning, changed_by_others(writing.pair, request.state), cleaned.left, edited)
-        warning = "; ".join(filter(None, told))
-        return writing.written.model_copy(update={"warning": warning})
+        return writing.written.with_more(0, changed_by_others(writing.pair, request.state), cleaned.left, edited)
 
     async def _freed(self, writing: "_Writing", request: WriteInput, now: float) -> None:
         """Release both Deployments, unless an earlier attempt did."""
@@ -427,12 +404,9 @@ class _Writing:
             raise Stale(f"the target changed since the decision: generation {pair.generation}, not {self.generation}")
         if goal is not None:
             refuse_outdated(self.request, seen)
-        problem = ""
-        if goal is not None:
             budget = resolve_budget(self.request.rules.strategy, seen.replicas)
-            problem = objection(budget, seen, goal) or _unnoticed(pair, goal)
-        if problem:
-            raise Stale(problem)
+            if problem := objection(budget, seen, goal) or _unnoticed(pair, goal):
+                raise Stale(problem)
         return pair
 
     async def is_free(self) -> bool:
@@ -447,21 +421,20 @@ class _Writing:
         state = self.request.state
         ready = state.before.ready if state.before else None
         annotations = _claim(self.pair, self.target, state.owner, state.wanted.template, ready)
-        await self.patch(self.pair.old, {"metadata": {"annotations": annotations}})
+        await self.patch({"metadata": {"annotations": annotations}}, is_old=True)
 
     async def scale_old(self, replicas: int) -> None:
         """Set the old Deployment's replicas."""
-        await self.patch(self.pair.old, {"spec": {"replicas": replicas}})
+        await self.patch({"spec": {"replicas": replicas}}, is_old=True)
 
-    async def scale_new(self, replicas: int, template: Object | None = None) -> None:
-        """Set the new Deployment's replicas, and its template if one is given."""
-        if self.pair.new is None:
-            raise Stale("the new Deployment is gone")
-        patch: Object = {"metadata": {"annotations": {OWNER: self.request.state.owner}}, "spec": {"replicas": replicas}}
+    async def scale_new(self, replicas: int, template: Object | None = None, *, claims: bool = True) -> None:
+        """Set the new Deployment's replicas, its owner if this ``claims`` it, and its template if one is given."""
+        annotations: dict[str, str | None] = {OWNER: self.request.state.owner} if claims else {}
+        spec: Object = {"replicas": replicas}
         if template is not None:
-            patch["spec"]["template"] = {**template, "$patch": "replace"}
-            patch["metadata"]["annotations"] |= self.notes
-        await self.patch(self.pair.new, patch)
+            spec["template"] = {**template, "$patch": "replace"}
+            annotations |= self.notes
+        await self.patch({"metadata": {"annotations": annotations}, "spec": spec}, is_old=False)
 
     @property
     def notes(self) -> dict[str, str | None]:
@@ -480,21 +453,20 @@ class _Writing:
         self.generation += made["metadata"]["generation"]
         self.pair = self.pair._replace(new=Objects(made, [], []))
 
-    async def patch(self, side: Objects, patch: Object) -> None:
+    async def patch(self, patch: Object, *, is_old: bool) -> None:
         """Patch one Deployment as it was read; read it again if only its status changed.
 
         Raises:
-            Stale: when more than that changed.
+            Stale: when more than that changed, or the new one is gone.
         """
-        metadata = side.deployment["metadata"]
-        is_old = metadata["uid"] == self.pair.old.deployment["metadata"]["uid"]
+        name = self._side(is_old=is_old).deployment["metadata"]["name"]
         for _ in range(_ATTEMPTS):
             try:
                 if await self._admitted(patch, is_old=is_old):
                     return await self._write(patch, is_old=is_old)
             except Conflict:
                 await self._read_again()
-        raise Conflict(f"deployment {metadata['name']} changes faster than it can be written")
+        raise Conflict(f"deployment {name} changes faster than it can be written")
 
     async def _admitted(self, patch: Object, *, is_old: bool) -> bool:
         """Try a patch by a dry run; return whether its Deployment is still the one that it was tried on.
@@ -548,41 +520,36 @@ class _Writing:
     async def _patched(self, name: str, patch: Object, *, dry_run: bool = False) -> Object:
         return await self.cluster.patch("deployments", self.target.namespace, name, patch, dry_run=dry_run)
 
-    async def note_outcome(self, new: Objects) -> None:
-        """Note the outcome on the new Deployment's revisions that it does not keep running."""
-        for each in new.replicasets:
-            annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.request)
-            if annotations:
-                metadata = each["metadata"]
-                patch = {"metadata": {"annotations": annotations}}
-                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                    await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
-                    self.writes += 1
-
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
         new = self.pair.new
         if new is not None and back:
             self.warning = left_to_others(new.deployment, baseline)
         if new is not None and back and baseline.made and is_made(new.deployment):
-            metadata = new.deployment["metadata"]
-            if annotations_of(new.deployment).get(OWNER) == self.request.state.owner:
-                await self.cluster.delete("deployments", self.target.namespace, metadata["name"], metadata["uid"])
-                self.writes += 1
-                self.generation -= metadata["generation"]
-                self.pair = self.pair._replace(new=None)
+            await self._delete(new)
         elif new is not None and OWNER in annotations_of(new.deployment):
-            forward = self.notes if not back else {}
-            patch: Object = {"metadata": {"annotations": {OWNER: None, **forward}}}
-            own = _own_template(self.pair)
-            if back and own is not None and fingerprint(own) != self.pair.template:
-                patch["spec"] = {"template": {**own, "$patch": "replace"}}
-                patch["metadata"]["annotations"] |= self.notes
-            await self.note_outcome(new)
-            await self.patch(new, patch)
-        await self.patch(
-            self.pair.old, {"metadata": {"annotations": dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES))}}
-        )
+            await self._free_new(new, back=back)
+        annotations = dict.fromkeys((OWNER, BASELINE, REPLICAS, WRITES))
+        await self.patch({"metadata": {"annotations": annotations}}, is_old=True)
+
+    async def _delete(self, new: Objects) -> None:
+        """Delete the new Deployment, if it is this rollout's."""
+        metadata = new.deployment["metadata"]
+        if annotations_of(new.deployment).get(OWNER) == self.request.state.owner:
+            await self.cluster.delete("deployments", self.target.namespace, metadata["name"], metadata["uid"])
+            self.writes += 1
+            self.generation -= metadata["generation"]
+            self.pair = self.pair._replace(new=None)
+
+    async def _free_new(self, new: Objects, *, back: bool) -> None:
+        """Release the new Deployment; after a rollback, with its own version."""
+        own = _own_template(self.pair) if back else None
+        restores = own is not None and fingerprint(own) != self.pair.template
+        patch: Object = {"metadata": {"annotations": {OWNER: None, **(self.notes if restores or not back else {})}}}
+        if restores:
+            patch["spec"] = {"template": {**(own or {}), "$patch": "replace"}}
+        self.writes += await note_outcomes(self.cluster, new.replicasets, self.request, cleans=False)
+        await self.patch(patch, is_old=False)
 
     async def clean(self) -> Cleaned:
         """Remove what the controllers copied from the two Deployments to their ReplicaSets."""
@@ -634,12 +601,11 @@ def _watched(watch: NamespaceWatch, deployment: Object) -> Objects:
 def _own_template(pair: Pair) -> Object | None:
     """Return the new Deployment's template before the rollout. Returns None if it did not exist."""
     baseline = pair.baseline
-    if baseline is not None:
-        if baseline.made:
-            return None
-        found: Object | None = json.loads(baseline.template) if baseline.template else None
-        return found or (pair.new.deployment["spec"]["template"] if pair.new else None)
-    return pair.new.deployment["spec"]["template"] if pair.new else None
+    if baseline and baseline.made:
+        return None
+    present: Object | None = pair.new.deployment["spec"]["template"] if pair.new else None
+    own: Object | None = json.loads(baseline.template) if baseline and baseline.template else present
+    return own
 
 
 def _labelled(template: Object, target: PairTarget) -> Object:
@@ -678,15 +644,6 @@ def _claim(pair: Pair, target: PairTarget, owner: str, wanted: str, ready: int |
     Raises:
         Refused: when the baseline does not fit in the annotations.
     """
-    return {OWNER: owner, BASELINE: _baseline_of(pair, target, wanted, ready), REPLICAS: str(pair.replicas)}
-
-
-def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None) -> str:
-    """Return the baseline as the old Deployment keeps it; ``wanted`` is the new one's template, by fingerprint.
-
-    Raises:
-        Refused: when it does not fit in the annotations.
-    """
     changes = pair.new is not None and pair.template != wanted
     notes = {name: annotations_of(pair.new.deployment).get(name) for name in (CAUSE, CHANGE)} if pair.new else {}
     template = json.dumps(pair.new.deployment["spec"]["template"]) if pair.new and changes else ""
@@ -696,7 +653,7 @@ def _baseline_of(pair: Pair, target: PairTarget, wanted: str, ready: int | None)
     )  # fmt: skip
     saved = packed(baseline.model_dump_json())
     refuse_overfull(pair.old.deployment, saved)
-    return saved
+    return {OWNER: owner, BASELINE: saved, REPLICAS: str(pair.replicas)}
 
 
 def _shares(counts: Counts, before: int, replicas: int, rules: Rules) -> Counts:
@@ -740,16 +697,7 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
             refuse_paused(side.deployment, target)  # with 0 replicas too: it would scale its former template
             if counted:
                 refuse_unsettled(side, target)
-    if pair.new is None and request.change.is_empty:
-        raise Refused(
-            "is empty, and the new Deployment does not exist",
-            field="spec.change",
-            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
-        )
-    for field, given in (("revision", request.change.revision), ("configMaps", request.change.config_maps)):
-        if given:
-            fix = "change images, env or a patch; create configuration as an object of its own"
-            raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
+    _refuse_change(pair, request.change, target)
     # A rollout may have made the old one from the new one, which this rollout reverses. The first one's selector is
     # immutable; that of the made one has a label that distinguishes them.
     overlaps = pair.new is not None and _selects(pair.new.deployment, pair.old.deployment)
@@ -760,6 +708,20 @@ def _refuse(pair: Pair, request: PrepareInput, target: PairTarget) -> None:
             value=target.new,
             fix="give its pods and its selector a label that the old ones do not have",
         )
+
+
+def _refuse_change(pair: Pair, change: Change, target: PairTarget) -> None:
+    """Refuse a change that does not fit a pair."""
+    if pair.new is None and change.is_empty:
+        raise Refused(
+            "is empty, and the new Deployment does not exist",
+            field="spec.change",
+            fix=f"create the Deployment {target.new} (with 0 replicas), or set what differs from {target.old}",
+        )
+    for field, given in (("revision", change.revision), ("configMaps", change.config_maps)):
+        if given:
+            fix = "change images, env or a patch; create configuration as an object of its own"
+            raise Refused("is not for a DeploymentPair", field=f"spec.change.{field}", fix=fix)
 
 
 def _selects(deployment: Object, other: Object) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from activities.cluster import FIELD_MANAGER, Object
 from activities.ended_pods import Gone
+from activities.levers.authors import latest_of, writers_of
 from activities.levers.controllers import idle
 from activities.levers.deployment.reading import Objects, ended_of, is_adopted, is_paused, read_set
 from activities.levers.ownership import (
@@ -16,15 +17,13 @@ from activities.levers.ownership import (
     REPLICAS,
     annotations_of,
     damaged,
-    latest_of,
     refuse_another_kind,
     replicas_of,
     rewound,
     unpacked,
-    writers_of,
     written_of,
 )
-from activities.levers.pods import freed_by, is_active, read_replica, stop_requested_at, stuck
+from activities.levers.pods import ANY_RESTARTS, freed_by, is_active, read_replica, stop_requested_at, stuck
 from activities.levers.template import containers_of, fingerprint, fingerprinting_once
 from activities.watching import controller_uid
 from segue.ended_pods import judged, taken_at
@@ -36,8 +35,6 @@ from segue.replica import Ended, Pods, Replica, lost_since
 from segue.spec import MADE_LABEL, Rules
 from segue.state import Goal, Mark, State
 from segue.units import counted
-
-_ANY_RESTARTS = 1_000_000
 
 
 class Pair(NamedTuple):
@@ -97,7 +94,7 @@ class Baseline(Frozen):
     notes: dict[str, str | None] = Field(default_factory=dict)
     """The new Deployment's notes of the rollout that made its own version."""
     ready: int | None = None
-    """How many replicas of both were Ready before the rollout. None if an earlier release saved it."""
+    """How many replicas of both were Ready before the rollout. None if that is not known."""
 
     def home(self, pair: Pair, restored: str) -> Counts:
         """Return the counts to roll back to next, in proportion to R.
@@ -117,20 +114,18 @@ class Baseline(Frozen):
 def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
     """Return the observation that the core decides on. Pure; ``now`` is in seconds since the epoch."""
     back, written = state.goal is Goal.BACK, pair.template == state.wanted.template
-    min_ready_s, restarts = rules.readiness.min_ready.total_seconds(), rules.readiness.max_restarts
-    # Replicas of the baseline may have restarted long ago; the limit applies to new ones only.
-    restarts = _ANY_RESTARTS if back else restarts
+    min_ready_s = rules.readiness.min_ready.total_seconds()
+    restarts = ANY_RESTARTS if back else rules.readiness.max_restarts
     old, new = _replicas(pair.old), _replicas(pair.new)
-    rising = [] if not (back or written) else (old if back else new)
+    rising, falling = (old, new) if back else (new if written else [], old)
     counts, baseline = pair.counts, pair.baseline
     since = [p.ready_since for p in (*old, *new) if p.ready_since is not None]
     missing = [_missing(pair.old), _missing(pair.new)]
     lacking = missing[not back] if back or written else []
-    hindrance = hindrance_of(new if back else old, rising)
     deadline_s = rules.readiness.deadline.total_seconds()
     unplaced = unplaced_of((*old, *new), [each for side in missing for each in side], (*old, *new))
     deniers = denying_both(*missing)
-    hindrance = with_kept_away(hindrance, lacking, deadline_s, now, deniers=deniers)
+    hindrance = with_kept_away(hindrance_of(falling, rising), lacking, deadline_s, now, deniers=deniers)
     hindrance = with_full_quota(hindrance, lacking, pair.replicas + unplaced.unplaced - sum(counts), deadline_s, now)
     waits = unplaced_of(rising, lacking, ()).waits
     kept = stuck(_pods(pair), deadline_s, now, waits=waits)
@@ -138,11 +133,13 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         with_stuck(hindrance, kept), idle(_deployments(pair), now, "Deployment"), len(rising)
     )
     leaving = [at for pod in _pods(pair) if (at := stop_requested_at(pod)) is not None]
-    ended = _ended(pair, back=back)
+    ended, proven_times = _ended(pair, back=back), [at for at in since if at + min_ready_s <= now]
+    denied = [excused(each, deniers) for each in _unmade(pair, back=back)]
+    problem = judged(rising, ended, restarts, state.judged_from, absent, *denied, others=falling)
     new_side = _side(pair.new, new, counts.new, min_ready_s, restarts, now)
     return Observation(
         replicas=pair.replicas,
-        old=_side(pair.old, old, counts.old, min_ready_s, _ANY_RESTARTS, now),
+        old=_side(pair.old, old, counts.old, min_ready_s, ANY_RESTARTS, now),
         new=new_side if back or written else new_side.model_copy(update={"proven": 0}),
         requested=counts,
         home=baseline.home(pair, state.restored) if baseline else counts,
@@ -151,21 +148,8 @@ def read(pair: Pair, rules: Rules, state: State, now: float) -> Observation:
         owner=annotations_of(pair.old.deployment).get(OWNER),
         engaged=baseline is not None,
         foreign=_foreign(pair, state),
-        problem=of_stuck(
-            judged(
-                rising,
-                ended,
-                restarts,
-                state.judged_from,
-                absent,
-                *(excused(each, deniers) for each in _unmade(pair, back=back)),
-                others=new if back else old,
-            ),
-            kept,
-        ),
-        progress_at=max(
-            *(at for at in since if at + min_ready_s <= now), *(p.placed_late_at for p in rising), taken_at(ended), 0.0
-        ),
+        problem=of_stuck(problem, kept),
+        progress_at=max(*proven_times, *(p.placed_late_at for p in rising), taken_at(ended), 0.0),
         lost_since=lost_since(new),
         **unplaced._asdict(),
         freed_by=freed_by(_pods(pair), _removed(pair, back=back), waits=waits),
