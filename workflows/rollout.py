@@ -226,6 +226,7 @@ class RolloutWorkflow:
                 state=state,
                 attempt_s=attempt_s,
                 goes_back=self._spec.change.goes_back,
+                configures=tuple(sorted(self._spec.change.config_maps)),
                 queued=queued,
                 queue_s=tuning.queue_s,
             ),
@@ -420,6 +421,7 @@ class RolloutWorkflow:
 
     async def _carry_out(self, decision: Decision) -> Written:
         unwritten = self._seen is None or self._seen.template != self._state.wanted.template
+        needs_change = unwritten or decision.act is Act.CONFIGURE
         self._finishing = decision.act is Act.FINISH
         try:
             return await self._do(
@@ -430,7 +432,7 @@ class RolloutWorkflow:
                     state=self._state.brief,
                     decision=decision,
                     replicas=self._observed.replicas,
-                    change=self._spec.change if unwritten else None,
+                    change=self._spec.change if needs_change else None,
                     generation=self._seen.generation if self._seen else 0,
                     routed=self._seen.routed if self._seen else None,
                     ready_at=movable_since(self._spec.rules, self._state, self._seen) if self._seen else 0.0,
@@ -462,6 +464,7 @@ class RolloutWorkflow:
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
             Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
+            Act.CONFIGURE: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,

@@ -21,6 +21,13 @@ async def make_copies(cluster: Cluster, change: Change | None, owner: Object, *,
     return sum(each is not None for each in made)
 
 
+async def lost_copies(cluster: Cluster, owner: Object, names: Iterable[str]) -> list[str]:
+    """Return the copies that a target's template refers to, made for these names of a spec, and that are gone."""
+    used = {each for each in config_maps_of(owner["spec"]["template"]) if any(is_copy(each, name) for name in names)}
+    found = (await cluster.list("configmaps", owner["metadata"]["namespace"], COPY_OF))["items"] if used else []
+    return sorted(used - {each["metadata"]["name"] for each in found})
+
+
 async def prune_copies(cluster: Cluster, owner: Object, templates: Iterable[Object]) -> int:
     """Delete the copies that no revision's template refers to; return how many."""
     used = {name for template in templates for name in config_maps_of(template)}
