@@ -57,7 +57,7 @@ def state_of(goal: Goal = Goal.FORWARD) -> State:
     )
 
 
-def sight(found: Object | None, goal: Goal = Goal.FORWARD) -> Sight:
+def sight(found: Object | None, goal: Goal = Goal.FORWARD, *, routed: bool = True) -> Sight:
     class Watch(NamespaceWatch):
         def __init__(self) -> None:
             """Show one route."""
@@ -65,7 +65,8 @@ def sight(found: Object | None, goal: Goal = Goal.FORWARD) -> Sight:
         def get(self, kind: str, name: str) -> Object | None:
             return found if kind == ROUTER.kind else None
 
-    seen = ROUTER.seen(Watch(), TARGET, RULES, state_of(goal))
+    state = state_of(goal) if routed else state_of(goal).but(routed=None)
+    seen = ROUTER.seen(Watch(), TARGET, RULES, state)
     assert seen is not None
     return seen
 
@@ -89,6 +90,9 @@ def test_what_routes_nothing_any_more_is_named_and_keeps_no_rollback(found: Obje
     there, back = sight(found), sight(found, Goal.BACK)
     assert there.foreign is not None and there.routed is None
     assert back.foreign is None and back.routed is not None and (back.routed.share, back.routed.pending) == (50, "")
+    if found is not None:
+        del found["metadata"]["annotations"]
+    assert sight(found, Goal.BACK, routed=False) == Sight(), "a policy may have denied the first write of the route"
 
 
 @pytest.mark.parametrize("holds", [True, False])
