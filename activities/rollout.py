@@ -545,7 +545,12 @@ class Activities:
         if router is None or counts is None or request.state.routed is None:
             return ""
         routed = (await router.observe(request.target, request.rules, request.state)).routed
-        return objection_to_counts(routed.share, *counts) if routed else ""
+        problem = objection_to_counts(routed.share, *counts) if routed else ""
+        if problem:
+            seen = await self._observed(request)
+            takes = counts.old < seen.old.total or counts.new < seen.new.total
+            problem = problem if takes else ""  # somebody emptied that side, and this move brings the other one back
+        return problem
 
     @_defined(contract.ROUTE)
     async def route(self, request: WriteInput) -> Written:

@@ -169,6 +169,8 @@ class Router(ABC):
             return absent
         leading = self.leading(saved_of(found, state, content), target, rules, new)
         share = leading.share(content)
+        if share is None and is_readable(found) and content == kept_of(found).get("after"):
+            share = ALL  # as it was written: somebody deleted the new side since, and its labels with it
         mark = state.routed
         seen = None if share is None else self._observed(found, share, state)
         restored = state.goal is Goal.BACK and share == NONE  # whoever did it: a rollback leads there
