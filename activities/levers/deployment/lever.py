@@ -91,13 +91,13 @@ from activities.levers.ownership import (
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import Snapshot, clean_revisions, write
+from activities.levers.writing import Cleaned, Snapshot, annotated, clean_revisions, write
 from activities.watching import NamespaceWatch, Watches, controller_uid
 from segue.as_before import is_undone
 from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
 from segue.decide import Act
-from segue.errors import Conflict, NotAllowed, NotFound, Refused, Rewritten, SegueError, Stale
+from segue.errors import Conflict, NotAllowed, Refused, Rewritten, SegueError, Stale
 from segue.history import Revision
 from segue.lint.target import LintSubject
 from segue.observation import Counts, Observation
@@ -558,32 +558,29 @@ class DeploymentLever:
         if not written.done:
             return written
         deployment, replicasets = await self._fetcher.with_sets(request.target)
-        finished = await self._finish_replicasets(request, replicasets)
-        cleaned = await clean_revisions(self._cluster, deployment)
+        cleaned = await self._finish_replicasets(request, replicasets)
+        if not cleaned.left:
+            cleaned = cleaned.with_more(await clean_revisions(self._cluster, deployment))
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
-        writes = written.writes + finished + cleaned.writes + pruned
+        writes = written.writes + cleaned.writes + pruned
         runs = [deployment["spec"]["template"]]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
         warning = "; ".join(filter(None, (written.warning, cleaned.left, edited)))
         return written.model_copy(update={"writes": writes, "warning": warning})
 
-    async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> int:
+    async def _finish_replicasets(self, request: WriteInput, replicasets: list[Object]) -> Cleaned:
         """Remove Segue's annotations from the ReplicaSets: `kubectl rollout undo` would copy them back.
 
         The note of each version's outcome stays.
         """
-        target, writes = request.target, 0
+        cleaned = Cleaned()
         for replicaset in replicasets:
             annotations = left_of_us(replicaset)
             annotations |= outcome_noted(replicaset, fingerprint(replicaset["spec"]["template"]), request)
             if annotations:
-                name = replicaset["metadata"]["name"]
-                patch = {"metadata": {"annotations": annotations}}
-                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                    await self._cluster.patch("replicasets", target.namespace, name, patch)
-                    writes += 1
-        return writes
+                cleaned = cleaned.with_more(await annotated(self._cluster, "replicasets", replicaset, annotations))
+        return cleaned
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,

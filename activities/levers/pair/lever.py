@@ -6,7 +6,6 @@ first.
 """
 
 import asyncio
-import contextlib
 import copy
 import functools
 import json
@@ -56,7 +55,7 @@ from activities.levers.pair.reading import Baseline, Pair, is_behind, is_made, l
 from activities.levers.pods import is_active
 from activities.levers.template import apply_change, fingerprint, stopping_of, version_of
 from activities.levers.waiting import until_read
-from activities.levers.writing import SLOW_S, Cleaned, clean_revisions
+from activities.levers.writing import SLOW_S, Cleaned, annotated, clean_revisions
 from activities.watching import NamespaceWatch, Watches
 from segue.budget import NO_FLOOR, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
@@ -553,11 +552,9 @@ class _Writing:
         for each in new.replicasets:
             annotations = outcome_noted(each, fingerprint(each["spec"]["template"]), self.request)
             if annotations:
-                metadata = each["metadata"]
-                patch = {"metadata": {"annotations": annotations}}
-                with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                    await self.cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
-                    self.writes += 1
+                noted_so = await annotated(self.cluster, "replicasets", each, annotations)
+                self.writes += noted_so.writes
+                self.warning = "; ".join(filter(None, (self.warning, noted_so.left)))
 
     async def free(self, baseline: Baseline, *, back: bool) -> None:
         """Release both. The old one's annotations go last, so that the successor of a lost worker can continue."""
