@@ -58,6 +58,9 @@ _ADMISSION = re.compile(
 )
 """Messages of admission. Only the authorizer's ``... is forbidden: User "..." cannot ...`` is a missing right."""
 
+_EXISTS = re.compile(r"^(?!.*object is being deleted).* already exists$", re.DOTALL)
+"""Part of the answer to whoever creates what exists; a quota that is written meanwhile answers with a conflict too."""
+
 _TERMINATED = "because it is being terminated"
 """Part of the answer to whoever creates something in a namespace that is being deleted."""
 
@@ -255,13 +258,27 @@ class Cluster:
     async def create_absent(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object | None:
         """Create one object. Returns None if one of that name exists.
 
+        The API server asks admission first: a quota may be full with this very object.
+
         Raises:
+            Conflict: when another write of a quota came in between, or the one of that name is being deleted.
             Refused: when the API server does not take it.
         """
         try:
             return await self.create(kind, namespace, made, dry_run=dry_run)
-        except Conflict:
-            return None
+        except Conflict as conflict:
+            if not _EXISTS.search(str(conflict)):
+                raise
+        except (NotAllowed, NotFound):
+            raise
+        except Refused:
+            if not await self._has(kind, namespace, made["metadata"]["name"]):
+                raise
+        return None
+
+    async def _has(self, kind: str, namespace: str, name: str) -> bool:
+        """Whether an object of that name exists. The right to list is enough."""
+        return any([page["items"] async for page in self.pages(kind, namespace, f"metadata.name={name}")])
 
     async def create(self, kind: str, namespace: str, made: Object, *, dry_run: bool = False) -> Object:
         """Create one object.

@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities import autoscaling
 from activities.beating import BEAT_S, Heart, interval_s
 from activities.clock import Clock
-from activities.cluster import Cluster, reading_once
+from activities.cluster import Cluster, Object, reading_once
 from activities.draining import Emptyings
 from activities.failure_details import explained, warned
 from activities.gates.metrics import MetricAsker
@@ -24,6 +24,8 @@ from activities.gates.prometheus import Prometheus, PrometheusSettings
 from activities.gates.serving_checks import Believer
 from activities.levers import Levers
 from activities.levers.base import Lever
+from activities.levers.copies import lost_copies, make_copies
+from activities.levers.ownership import check_owner
 from activities.limits import Urgency, urgent
 from activities.linting import linted
 from activities.lost_workers import LostWorkers
@@ -58,7 +60,7 @@ from segue.contract import (
     WriteInput,
     Written,
 )
-from segue.decide import asks_for_room, decide
+from segue.decide import asks_for_room, decide, repeatable
 from segue.decision import Act, Decision
 from segue.errors import Fenced, NotAllowed, Refused, SegueError, Stale, Unadmitted, shown
 from segue.four_eyes import AUTHORS, refuse_own
@@ -70,6 +72,7 @@ from segue.hindrance import node_in_doubt, with_lost_nodes
 from segue.messages import Message
 from segue.moved_tags import moved_tag
 from segue.observation import Cause, Observation, belonging
+from segue.pacing import is_futile
 from segue.policy import NO_POLICY, Labels, Policy, PolicyRequest, holding, refuse, refuse_message, start_warnings
 from segue.requests import requests_of
 from segue.resting import next_look_at, rests
@@ -349,6 +352,7 @@ class Activities:
                 if is_over:
                     if decision.act is Act.FENCED:
                         await self.let_go(request)
+                    decision = await self._configuring(request, decision, seen)
                     decision = await self._explained(request, decision, seen)
                     return self._watched(request, decision, seen, queued=place.waits)
             waits_s = min(look_at - now, heart.due_in_s, ends_at - looked)
@@ -462,6 +466,22 @@ class Activities:
             return min(decision.wake_at or math.inf, now + BEAT_S)
         return math.inf if look_at is None else look_at
 
+    async def _configuring(self, request: WatchInput, decision: Decision, seen: Observation) -> Decision:
+        """Return the decision to create configuration again, instead of a failure while somebody has deleted it.
+
+        If it is deleted each time, the failure stands.
+        """
+        if decision.act is not Act.FAIL or not request.configures:
+            return decision
+        lost = await lost_copies(self._cluster, await self._target(request), request.configures)
+        why = f"somebody deleted configmap {', '.join(lost)}, which the new replicas need: it is made again"
+        again = Decision(act=Act.CONFIGURE, why=why, problem=decision.problem)
+        return again if lost and not is_futile(request.state.wrote, repeatable(seen, again)) else decision
+
+    async def _target(self, request: WatchInput | WriteInput) -> Object:
+        target = request.target
+        return await self._cluster.get(self._levers.of(target).kinds[0], target.namespace, target.name)
+
     async def _explained(self, request: WatchInput, decision: Decision, seen: Observation) -> Decision:
         """Return a failed decision, or an alarm, with its explanation; any other decision unchanged."""
         if decision.act not in {Act.FAIL, Act.ALARM} or decision.problem is None:
@@ -502,6 +522,8 @@ class Activities:
         return await self._scale(request, "scale_old")
 
     async def _scale(self, request: WriteInput, action: str) -> Written:
+        if request.decision.act is Act.CONFIGURE:
+            return _counted(await self._configured(request), action="configure")
         problem = await self._emptied(request)
         if problem:
             return Written(done=False, why=problem)
@@ -512,13 +534,24 @@ class Activities:
         held = self._hold_autoscaler(request, moved=written.done)
         return _counted(await self._beside(written, held), action=action)
 
+    async def _configured(self, request: WriteInput) -> Written:
+        """Create the copies of the configuration that are gone. It changes no replica, so any generation will do."""
+        found = await self._target(request)
+        check_owner(found, request.state, engaged=True)
+        return Written(done=True, writes=await make_copies(self._cluster, request.change, found))
+
     async def _emptied(self, request: WriteInput) -> str:
         """Return why a move would empty a side that has traffic now; empty if it would not."""
         router, counts = self._routers.of(request.rules.strategy), request.decision.counts
         if router is None or counts is None or request.state.routed is None:
             return ""
         routed = (await router.observe(request.target, request.rules, request.state)).routed
-        return objection_to_counts(routed.share, *counts) if routed else ""
+        problem = objection_to_counts(routed.share, *counts) if routed else ""
+        if problem:
+            seen = await self._observed(request)
+            takes = counts.old < seen.old.total or counts.new < seen.new.total
+            problem = problem if takes else ""  # somebody emptied that side, and this move brings the other one back
+        return problem
 
     @_defined(contract.ROUTE)
     async def route(self, request: WriteInput) -> Written:

@@ -180,6 +180,8 @@ class WatchInput(Frozen):
     attempt_s: float = 600.0
     goes_back: bool = False
     """Whether it rolls to an earlier revision, without any new change: then no freeze holds it."""
+    configures: tuple[str, ...] = ()
+    """The ConfigMaps that the change replaces, by their names in the spec."""
     queued: bool = False
     """Whether the next move waits, or may wait, for those of other rollouts; the watch ends when none waits."""
     queue_s: float = 30.0
@@ -234,7 +236,7 @@ class WriteInput(Frozen):
     replicas: int = 0
     """R at the decision, for which the floor is lowered; 0 if ``rules`` stand as they are."""
     change: Change | None = None
-    """Set only while the template is not written yet."""
+    """Set only while the template is not written yet, or to make its configuration again."""
     generation: int = 0
     """The target's generation at the decision."""
     note: Note | None = None

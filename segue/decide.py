@@ -12,6 +12,7 @@ from segue.arithmetic import floor_of, kept_old, next_waypoint, ready_of, takes_
 from segue.as_before import allows_too_many_unavailable, as_before, can_lower
 from segue.budget import objection, resolve_budget
 from segue.decision import Act, Decision
+from segue.failures import APPEARS_S
 from segue.gates.standing import breaches, missing_evidence, unopened
 from segue.observation import Cause, Counts, Observation, Problem, belonging
 from segue.pacing import is_futile, next_at
@@ -82,10 +83,10 @@ def _failing(problem: Problem, *, rolls_back: bool | None = None) -> Decision:
 # --- how often it writes ----------------------------------------------------------------------------------
 
 
-_REPEATABLE = frozenset({Act.SCALE, Act.UNDO, Act.ROUTE, Act.RESIZE, Act.SETTLE, Act.PAUSE_CONTROLLER, Act.FINISH})
-"""The writes that back off."""
-_ASIDE = frozenset({Act.RESIZE, Act.SETTLE, Act.PAUSE_CONTROLLER})
+_ASIDE = frozenset({Act.RESIZE, Act.SETTLE, Act.PAUSE_CONTROLLER, Act.CONFIGURE})
 """Writes that nothing else waits for: while one of them backs off, the rollout does what else is due."""
+_REPEATABLE = frozenset({Act.SCALE, Act.UNDO, Act.ROUTE, Act.FINISH, *_ASIDE})
+"""The writes that back off."""
 
 
 def repeatable(seen: Observation, decision: Decision) -> str:
@@ -283,8 +284,13 @@ def _failed(rules: Rules, state: State, seen: Observation, now: float) -> Decisi
     problem = seen.problem
     if state.unresolved is not None or not seen.engaged or problem is None:
         return None
-    is_hopeless = problem.hopeless and now >= problem.hopeless_from
+    is_hopeless = problem.hopeless and now >= _hopeless_from(state, problem)
     return _failing(problem) if is_hopeless else None
+
+
+def _hopeless_from(state: State, problem: Problem) -> float:
+    """Return from when on waiting will not help: who resumes may just have created what was absent."""
+    return max(problem.hopeless_from, state.progress_at + APPEARS_S) if problem.hopeless_from else 0.0
 
 
 def _breached(rules: Rules, state: State, seen: Observation, now: float) -> Decision | None:
@@ -832,7 +838,8 @@ def _alarm(rules: Rules, state: State, seen: Observation, now: float) -> Decisio
 
 
 def _waiting(rules: Rules, state: State, seen: Observation, now: float) -> Decision:
-    waits = [seen.next_proven_at, seen.problem.hopeless_from if seen.problem else None, tried_again_at(state)]
+    hopeless_from = _hopeless_from(state, seen.problem) if seen.problem else None
+    waits = [seen.next_proven_at, hopeless_from, tried_again_at(state)]
     if state.goal is Goal.BACK:
         why = _awaited(state, seen) or to_be_available(state, seen, now) or shortfall_back(rules, seen, now)
         why += _in_the_way(state, seen)

@@ -14,6 +14,7 @@ class Act(StrEnum):
     RESIZE = "resize"
     SETTLE = "settle"
     PAUSE_CONTROLLER = "pauseController"
+    CONFIGURE = "configure"
     MEASURE = "measure"
     VERIFY = "verify"
     FAIL = "fail"
@@ -74,6 +75,7 @@ class Decision(Frozen):
 _NAMES = {
     Act.SCALE: "the move",
     Act.PAUSE_CONTROLLER: "the pause of the target's controller",
+    Act.CONFIGURE: "the configuration to be made again",
     Act.MEASURE: "the gates",
     Act.VERIFY: "verification",
     Act.ROUTE: "the change of the traffic",

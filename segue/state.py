@@ -469,6 +469,10 @@ class State(Frozen):
             now, "controller paused", why
         )
 
+    def after_configure(self, why: str, writes: int, now: float) -> Self:
+        """Record that configuration that somebody deleted was created again: replicas that lack it start later."""
+        return self.but(progress_at=now, writes=self.writes + writes).noted(now, "warning", why)
+
     def resolved(self, now: float) -> Self:
         """Return the state after a person's answer to a failure: the gates begin anew, and ended pods are forgiven."""
         return self if self.unresolved is None else self.but(unresolved=None, tallies=(), resolved_at=now)

@@ -17,7 +17,9 @@ from segue.spec import OnFailure, Rules
 from segue.state import TO_BASELINE, Before, Goal, Mark, Outcome, Retarget, State, requested
 from segue.traffic import refusal_of
 
-WRITTEN = frozenset({Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH})
+WRITTEN = frozenset(
+    {Act.SCALE, Act.PAUSE_CONTROLLER, Act.CONFIGURE, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO, Act.FINISH}
+)
 NOTHING = Written(done=True)
 TWICE = 2
 """A write that is made this often in a row had no effect the first time."""
@@ -241,6 +243,7 @@ _RECORDERS: dict[Act, Callable[[State, _Done], State]] = {
     Act.PAUSE_CONTROLLER: lambda state, done: state.after_pause_controller(
         done.decision.why, done.written.writes, done.now, done.written.mark
     ),
+    Act.CONFIGURE: lambda state, done: state.after_configure(done.decision.why, done.written.writes, done.now),
     Act.SETTLE: lambda state, done: state.after_settle(
         done.decision.counts or done.seen.requested, done.written.writes, done.now, done.written.mark
     ),

@@ -272,6 +272,7 @@ class RolloutWorkflow:
                 state=state,
                 attempt_s=attempt_s,
                 goes_back=self._spec.change.goes_back,
+                configures=tuple(sorted(self._spec.change.config_maps)),
                 queued=queued,
                 queue_s=tuning.queue_s,
             ),
@@ -426,6 +427,7 @@ class RolloutWorkflow:
     async def _carry_out(self, decision: Decision) -> Written:
         seen = self._observed
         unwritten = seen.template != self._state.wanted.template
+        needs_change = unwritten or decision.act is Act.CONFIGURE
         self._finishing = decision.act is Act.FINISH
         try:
             return await self._do(
@@ -436,7 +438,7 @@ class RolloutWorkflow:
                     state=self._state.brief,
                     decision=decision,
                     replicas=seen.replicas,
-                    change=self._spec.change if unwritten else None,
+                    change=self._spec.change if needs_change else None,
                     generation=seen.generation,
                     routed=seen.routed,
                     ready_at=movable_since(self._spec.rules, self._state, seen),
@@ -466,6 +468,7 @@ class RolloutWorkflow:
             return contract.SCALE_OLD if taken else contract.SCALE_NEW
         return {
             Act.PAUSE_CONTROLLER: contract.SCALE_NEW,
+            Act.CONFIGURE: contract.SCALE_NEW,
             Act.RESIZE: contract.RESIZE,
             Act.SETTLE: contract.SETTLE,
             Act.ROUTE: contract.ROUTE,

@@ -97,7 +97,10 @@ class JobAsker:
             return Verdict(gate=gate.name, result=Result.PASS, why=f"Job {name} completed")
         if "Failed" not in conditions:
             return None
-        return judged_failure(gate.name, name, await self._pods(namespace, name), conditions["Failed"])
+        pods = await self._pods(namespace, name)
+        if not pods:  # of a Job that stays failed, nothing more can be learned: the next question makes another one
+            await self._cluster.delete("jobs", namespace, name, job["metadata"]["uid"])
+        return judged_failure(gate.name, name, pods, conditions["Failed"])
 
     async def _so_far(self, gate: OwnGate, namespace: str, name: str) -> Verdict:
         pods = await self._pods(namespace, name)
@@ -115,8 +118,10 @@ class JobAsker:
         return refusal_of(max(found, key=happened)) if found else "it has no pod yet"
 
     async def _pods(self, namespace: str, name: str) -> list[Object]:
+        """Return a Job's pods, the oldest first, without those that somebody deletes."""
         found = await self._cluster.list("pods", namespace, f"batch.kubernetes.io/job-name={name}")
-        return sorted(found["items"], key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
+        there = (pod for pod in found["items"] if "deletionTimestamp" not in pod["metadata"])
+        return sorted(there, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")))
 
     async def _owner(self, target: Target) -> Object:
         """Return the owner reference by which Kubernetes deletes a Job with its target."""
@@ -212,17 +217,18 @@ def running_of(pod: Object) -> str:
 def judged_failure(gate: str, name: str, pods: list[Object], condition: Object) -> Verdict:
     """Return the verdict of a Job that failed. It is evidence only if the gate's own container failed.
 
-    The last pod decides: Kubernetes creates another one only after a disruption, which is no failure.
+    The last pod decides: Kubernetes creates another one only after a disruption, which is no failure. A pod that
+    somebody deletes fails the Job too.
     """
     if not pods:
-        return failed(gate, name, {}, condition)
+        return unanswered(gate, f"Job {name} failed, and its pod was deleted: {condition.get('message', '')}")
     ended = ended_of(pod := pods[-1])
     if ended is None:
         return unanswered(gate, f"Job {name} failed, and its container did not run to its end: {waiting_of(pod)}")
     if ended.get("exitCode") == 0:
         why = f"Job {name} failed although its container succeeded: {_added_to(pod)} did not; {_APART}"
         return unanswered(gate, why)
-    return failed(gate, name, ended, condition)
+    return failed(gate, name, ended)
 
 
 def waiting_of(pod: Object) -> str:
@@ -238,11 +244,11 @@ def waiting_of(pod: Object) -> str:
     return str(scheduled.get("message") or status.get("message") or f"it is {status.get('phase', 'Pending')}")
 
 
-def failed(gate: str, name: str, ended: Object, condition: Object) -> Verdict:
+def failed(gate: str, name: str, ended: Object) -> Verdict:
     """Return the failure with the last lines of the log, in which secrets are masked."""
     message = str(ended.get("message", ""))  # at most 80 lines and 2048 bytes: the kubelet keeps no more of a log
     lines = masked(message).strip().splitlines()[-MAX_LINES:]
-    code = f"exit code {ended['exitCode']}" if "exitCode" in ended else str(condition.get("message", "its pod is gone"))
+    code = f"exit code {ended['exitCode']}"
     reason = str(ended.get("reason", ""))
     exit_text = f"{code}{', ' + reason if reason not in {'', 'Error'} else ''}"
     # More than the last line, because the lines of stdout and stderr may be in another order.

@@ -54,9 +54,9 @@ def owner_uid(found: Object) -> str | None:
     return str(owners[0]["uid"]) if len(owners) == 1 else None
 
 
-def is_copy(name: str) -> bool:
-    """Whether a ConfigMap has the name of a copy."""
-    return re.fullmatch(rf".+{_SUFFIX}", name) is not None
+def is_copy(name: str, of: str = "") -> bool:
+    """Whether a ConfigMap has the name of a copy: of any, or of the one that the spec names ``of``."""
+    return re.fullmatch(rf"{re.escape(of) or '.+'}{_SUFFIX}", name) is not None
 
 
 def point(template: Object, change: Change, uid: str) -> None:

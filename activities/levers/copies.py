@@ -1,12 +1,13 @@
 """Creates and prunes the immutable copies of configuration that pod templates refer to."""
 
+import contextlib
 from collections.abc import Iterable
 
 from activities.cluster import Cluster, Object
 from activities.ended_pods import seconds_of
 from activities.levers.authors import latest_of
 from activities.levers.configs import COPY_OF, config_maps_of, copies_of, is_copy, owned_by, owner_uid
-from segue.errors import SegueError
+from segue.errors import Refused, SegueError
 from segue.spec import Change
 
 MAX_READ = 20
@@ -21,18 +22,30 @@ async def make_copies(cluster: Cluster, change: Change | None, owner: Object, *,
     return sum(each is not None for each in made)
 
 
+async def lost_copies(cluster: Cluster, owner: Object, names: Iterable[str]) -> list[str]:
+    """Return the copies that a target's template refers to, made for these names of a spec, and that are gone."""
+    used = {each for each in config_maps_of(owner["spec"]["template"]) if any(is_copy(each, name) for name in names)}
+    found = (await cluster.list("configmaps", owner["metadata"]["namespace"], COPY_OF))["items"] if used else []
+    return sorted(used - {each["metadata"]["name"] for each in found})
+
+
 async def prune_copies(cluster: Cluster, owner: Object, templates: Iterable[Object]) -> int:
-    """Delete the copies that no revision's template refers to; return how many."""
+    """Delete the copies that no revision's template refers to; return how many.
+
+    The target is free already, and what the API server refuses to delete goes with the target.
+    """
     used = {name for template in templates for name in config_maps_of(template)}
     if not any(map(is_copy, used)):
         return 0  # without copies a worker needs no right to ConfigMaps
     namespace = owner["metadata"]["namespace"]
-    found = (await cluster.list("configmaps", namespace, COPY_OF))["items"]
-    own = [each["metadata"]["name"] for each in found if owner_uid(each) == owner["metadata"]["uid"]]
-    unused = [name for name in own if name not in used]
-    for name in unused:
-        await cluster.delete("configmaps", namespace, name)
-    return len(unused)
+    deleted = 0
+    with contextlib.suppress(Refused):
+        found = (await cluster.list("configmaps", namespace, COPY_OF))["items"]
+        own = [each["metadata"]["name"] for each in found if owner_uid(each) == owner["metadata"]["uid"]]
+        for name in (each for each in own if each not in used):
+            await cluster.delete("configmaps", namespace, name)
+            deleted += 1
+    return deleted
 
 
 async def edited_in_place(cluster: Cluster, namespace: str, templates: Iterable[Object], since: float) -> str:

@@ -1,7 +1,6 @@
 """How every lever writes: read, check, and write with the read version as the precondition."""
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable
@@ -20,7 +19,7 @@ from activities.levers.ownership import (
 from activities.levers.template import differing, fingerprint
 from activities.watching import controller_uid
 from segue.contract import WriteInput, Written
-from segue.errors import Conflict, NotFound, Stale
+from segue.errors import Conflict, NotAllowed, NotFound, Refused, Stale
 from segue.observation import Observation
 from segue.state import Mark
 
@@ -117,21 +116,35 @@ class Cleaned(NamedTuple):
         return Cleaned(self.writes + more.writes, "; ".join(filter(None, (self.left, more.left))))
 
 
-async def note_outcomes(cluster: Cluster, replicasets: list[Object], request: WriteInput, *, cleans: bool) -> int:
-    """Note the outcome on the ReplicaSets that this rollout does not keep running; return the number of writes.
+async def note_outcomes(cluster: Cluster, replicasets: list[Object], request: WriteInput, *, cleans: bool) -> Cleaned:
+    """Note the outcome on the ReplicaSets that this rollout does not keep running.
 
     If it ``cleans`` them too, it removes Segue's annotations: `kubectl rollout undo` would copy them back.
     """
-    writes = 0
+    cleaned = Cleaned()
     for each in replicasets:
         annotations = left_of_us(each) if cleans else {}
         annotations |= outcome_noted(each, fingerprint(each["spec"]["template"]), request)
         if annotations:
-            metadata, patch = each["metadata"], {"metadata": {"annotations": annotations}}
-            with contextlib.suppress(NotFound):  # its controller may delete it meanwhile (revisionHistoryLimit)
-                await cluster.patch("replicasets", metadata["namespace"], metadata["name"], patch)
-                writes += 1
-    return writes
+            cleaned = cleaned.with_more(await annotated(cluster, "replicasets", each, annotations))
+    return cleaned
+
+
+async def annotated(cluster: Cluster, kind: str, revision: Object, annotations: Object) -> Cleaned:
+    """Annotate a revision at the end of a rollout, which nothing that is denied holds up: it is only told.
+
+    Its controller may write it meanwhile, or delete it (revisionHistoryLimit).
+    """
+    metadata = revision["metadata"]
+    try:
+        await cluster.patch(kind, metadata["namespace"], metadata["name"], {"metadata": {"annotations": annotations}})
+    except (NotFound, Conflict):
+        return Cleaned()
+    except NotAllowed:
+        raise
+    except Refused as refused:
+        return Cleaned(left=f"the history of this version stays as it is: {refused}")
+    return Cleaned(1)
 
 
 async def clean_revisions(cluster: Cluster, deployment: Object) -> Cleaned:
@@ -140,20 +153,17 @@ async def clean_revisions(cluster: Cluster, deployment: Object) -> Cleaned:
     The controller copied them there, and `kubectl rollout undo` would copy them back. A controller that observes a
     ReplicaSet without them before it observes the Deployment without them copies them again: so they are read back.
     """
-    writes = 0
+    cleaned, namespace = Cleaned(), deployment["metadata"]["namespace"]
     for _ in range(_ATTEMPTS):
         await asyncio.sleep(_COPIED_S)
         left = await _copies(cluster, deployment)
-        if not left:
-            return Cleaned(writes)
+        if not left or cleaned.left:
+            return cleaned
         for name, annotations in left.items():
-            patch = {"metadata": {"annotations": annotations}}
-            # Its controller may write it meanwhile, or delete it (revisionHistoryLimit).
-            with contextlib.suppress(NotFound, Conflict):
-                await cluster.patch("replicasets", deployment["metadata"]["namespace"], name, patch)
-                writes += 1
+            revision = {"metadata": {"namespace": namespace, "name": name}}
+            cleaned = cleaned.with_more(await annotated(cluster, "replicasets", revision, annotations))
     await asyncio.sleep(_COPIED_S)
-    return Cleaned(writes, _left(deployment, await _copies(cluster, deployment)))
+    return Cleaned(cleaned.writes, _left(deployment, await _copies(cluster, deployment)))
 
 
 def _left(deployment: Object, copies: dict[str, Object]) -> str:

@@ -166,11 +166,13 @@ class Router(ABC):
         holder, content = annotations_of(found).get(OWNER), self.read(found, rules)
         if holder is not None and not is_same_workflow(holder, state.owner):
             return Sight(foreign=Foreign(who=holder or "somebody", what=self._what(rules)))
-        leading = self.leading(saved_of(found, state, content), target, rules, new)
-        share = leading.share(content)
-        mark = state.routed
         if self.routes_nothing(content, rules) and (absent := _absent(state)):
             return absent
+        leading = self.leading(saved_of(found, state, content), target, rules, new)
+        share = leading.share(content)
+        if share is None and is_readable(found) and content == kept_of(found).get("after"):
+            share = ALL  # as it was written: somebody deleted the new side since, and its labels with it
+        mark = state.routed
         seen = None if share is None else self._observed(found, share, state)
         restored = state.goal is Goal.BACK and share == NONE  # whoever did it: a rollback leads there
         changed = share is None or (mark is not None and not restored and (share != mark.share or holder is None))
@@ -325,13 +327,14 @@ def _to_be_made(old: Object, request: PrepareInput) -> Object:
 
 
 def _absent(state: State) -> Sight | None:
-    """Return the latest written share during a rollback, if the object routes nothing any more.
+    """Return the latest written share during a rollback, if any, where the object routes nothing any more.
 
     Returns None on the way forward, where the rollout holds.
     """
-    if state.goal is not Goal.BACK or state.routed is None:
+    if state.goal is not Goal.BACK:
         return None
-    return Sight(Routed(share=state.routed.share, version=state.routed.version))
+    routed = state.routed
+    return Sight(routed and Routed(share=routed.share, version=routed.version))
 
 
 def saved_of(found: Object, state: State, content: Content) -> Content:

@@ -1,10 +1,15 @@
 """The API server's refusals are distinguished: what admission denies is not a missing right."""
 
+import contextlib
 from typing import NamedTuple
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio import client
 
-from activities.cluster import _from_status
+from activities.cluster import Cluster, _from_status
+from activities.credentials import Credentials
 from segue.errors import Conflict, Expired, NotAllowed, NotFound, Refused, SegueError, Unadmitted, Unreachable
 
 ISVC = 'inferenceservices.serving.kserve.io "llm"'
@@ -93,3 +98,41 @@ def test_each_answer_becomes_the_error_that_says_what_to_do(row: Row) -> None:
     assert type(error) is row.becomes
     assert row.says in str(error)
     assert "grant the worker" not in str(error) or row.becomes is NotAllowed
+
+
+MADE = {"metadata": {"name": "model-0123456789"}}
+FULL = 'configmaps "model" is forbidden: exceeded quota: few, requested: configmaps=1, used: 5, limited: 5'
+THERE = 'configmaps "model-0123456789" already exists'
+QUOTA = 'Operation cannot be fulfilled on resourcequotas "few": the object has been modified'
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "found", "becomes"),
+    [
+        (403, FULL, [], Refused),
+        (403, FULL, [MADE], None),
+        (409, THERE, [MADE], None),
+        (409, QUOTA, [], Conflict),
+        (409, f"object is being deleted: {THERE}", [MADE], Conflict),
+    ],
+)
+async def test_only_what_exists_need_not_be_created(
+    status: int, message: str, found: list[object], becomes: type[SegueError] | None
+) -> None:
+    """The API server asks admission before it looks for the name, and a quota has conflicts of its own."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"message": message}, status=status)
+        assert request.query["fieldSelector"] == "metadata.name=model-0123456789"
+        return web.json_response({"metadata": {}, "items": found})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        cluster = Cluster(Credentials(client.Configuration(host=f"http://{server.host}:{server.port}")))
+        try:
+            with pytest.raises(becomes) if becomes else contextlib.nullcontext():
+                assert await cluster.create_absent("configmaps", "serving", MADE) is None
+        finally:
+            await cluster.close()

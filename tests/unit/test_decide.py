@@ -12,6 +12,7 @@ from segue.budget import Budget, objection, resolve_budget
 from segue.contract import Written
 from segue.decide import asks_for_room, decide, repeatable
 from segue.decision import Act, Decision
+from segue.failures import APPEARS_S
 from segue.gates import Result, Verdict
 from segue.gates.standing import due
 from segue.gates.tally import Tally
@@ -831,6 +832,11 @@ def test_what_may_still_come_is_waited_for_until_it_is_hopeless() -> None:
     waits = decide(RULES, MOVING, seen, NOW)
     assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 20)
     assert decide(RULES, MOVING, seen, NOW + 20).act is Act.FAIL
+    # Who resumes may just have created it, and its kubelet has not tried again since.
+    resumed = MOVING.but(progress_at=NOW + 30)
+    waits = decide(RULES, resumed, seen, NOW + 30)
+    assert (waits.act, waits.wake_at) == (Act.WAIT, NOW + 30 + APPEARS_S)
+    assert decide(RULES, resumed, seen, NOW + 30 + APPEARS_S).act is Act.FAIL
 
 
 ASLEEP = State(

@@ -278,11 +278,10 @@ def test_a_failed_job_says_its_last_words() -> None:
     log = "\n".join(f"line {n}" for n in range(99)) + "\npassword=hunter2"
     ended = {"exitCode": 137, "reason": "OOMKilled", "message": log}
     pod = {"status": {"containerStatuses": [{"name": "gate", "state": {"terminated": ended}}]}}
-    found = failed("smoke", "segue-a", ended_of(pod) or {}, {"message": "gone"})
+    found = failed("smoke", "segue-a", ended_of(pod) or {})
     assert found.result is Result.FAIL and found.evidence is not None
     assert found.why == "Job segue-a failed (exit code 137, OOMKilled): line 97 ⏎ line 98 ⏎ password=***"
     assert len(found.evidence.texts["log"].splitlines()) == 20
-    assert failed("smoke", "segue-a", {}, {"message": "gone"}).why == "Job segue-a failed (gone)"
 
 
 def statuses(**ended: int | None) -> dict[str, Any]:
@@ -320,7 +319,7 @@ UNSTARTED = {
         ([statuses(envoy=1)], Result.INCONCLUSIVE, False, "its container did not run to its end"),
         ([statuses(gate=143), {"status": {"message": "no image"}}], Result.INCONCLUSIVE, False, "end: no image"),
         ([UNSTARTED], Result.INCONCLUSIVE, False, "end: Pod was active on the node longer"),
-        ([], Result.FAIL, True, "failed (gone)"),
+        ([], Result.INCONCLUSIVE, False, "failed, and its pod was deleted: gone"),
     ],
 )
 def test_only_its_own_container_fails_a_job(pods: list[Any], result: Result, counts: bool, why: str) -> None:
@@ -351,6 +350,30 @@ async def test_a_job_whose_pod_the_api_server_will_refuse_is_told_at_the_start()
         told = await asker.refuse(JobGate(image="a:1"), DeploymentTarget(name="chat"), "spec.gates[0]")
         await cluster.close()
     assert told == (f"spec.gates[0].job: {violates}",)
+
+
+async def test_a_job_whose_pod_somebody_deletes_is_asked_again() -> None:
+    """Its container ends with SIGTERM, and Kubernetes fails the Job: that is no answer, and the same Job gives none."""
+    job = {"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+    stopped = statuses(gate=143)
+    stopped["metadata"]["deletionTimestamp"] = "2026-11-30T10:00:05Z"
+    deleted: list[tuple[str, ...]] = []
+
+    async def get(*_: str) -> Any:
+        return job
+
+    async def pods(*_: str) -> Any:
+        return {"items": [stopped]}
+
+    async def delete(*given: str) -> None:
+        deleted.append(given)
+
+    asker = JobAsker(cast("Cluster", SimpleNamespace(get=get, list=pods, delete=delete)), lambda _: "deployments")
+    found = await asker._end(HOOK, "serving", "segue-a")
+    assert found and not found.counts and deleted == [("jobs", "serving", "segue-a", "u")]
+    del stopped["metadata"]["deletionTimestamp"]
+    found = await asker._end(HOOK, "serving", "segue-a")
+    assert found and found.counts and len(deleted) == 1
 
 
 @pytest.mark.parametrize(

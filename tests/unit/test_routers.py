@@ -2,17 +2,23 @@
 
 import json
 from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from activities.clock import Clock
 from activities.cluster import Cluster, Object
 from activities.levers.ownership import OWNER
+from activities.rollout import Activities
 from activities.routers.base import SAVED, Sight, as_kept
 from activities.routers.httproute import HttpRouteRouter, bypassing
+from activities.routers.service import ServiceRouter
 from activities.watching import NamespaceWatch
-from segue.contract import PrepareInput
+from segue.contract import PrepareInput, WriteInput
+from segue.decision import Act, Decision
 from segue.errors import Refused, Stale
-from segue.observation import Routed, Version
+from segue.observation import Counts, Observation, Routed, Side, Version
 from segue.spec import ByRoute, Change, Rules, Strategy
 from segue.spec.target import PairTarget
 from segue.state import Goal, State
@@ -57,7 +63,7 @@ def state_of(goal: Goal = Goal.FORWARD) -> State:
     )
 
 
-def sight(found: Object | None, goal: Goal = Goal.FORWARD) -> Sight:
+def sight(found: Object | None, goal: Goal = Goal.FORWARD, *, routed: bool = True) -> Sight:
     class Watch(NamespaceWatch):
         def __init__(self) -> None:
             """Show one route."""
@@ -65,7 +71,8 @@ def sight(found: Object | None, goal: Goal = Goal.FORWARD) -> Sight:
         def get(self, kind: str, name: str) -> Object | None:
             return found if kind == ROUTER.kind else None
 
-    seen = ROUTER.seen(Watch(), TARGET, RULES, state_of(goal))
+    state = state_of(goal) if routed else state_of(goal).but(routed=None)
+    seen = ROUTER.seen(Watch(), TARGET, RULES, state)
     assert seen is not None
     return seen
 
@@ -89,6 +96,9 @@ def test_what_routes_nothing_any_more_is_named_and_keeps_no_rollback(found: Obje
     there, back = sight(found), sight(found, Goal.BACK)
     assert there.foreign is not None and there.routed is None
     assert back.foreign is None and back.routed is not None and (back.routed.share, back.routed.pending) == (50, "")
+    if found is not None:
+        del found["metadata"]["annotations"]
+    assert sight(found, Goal.BACK, routed=False) == Sight(), "a policy may have denied the first write of the route"
 
 
 @pytest.mark.parametrize("holds", [True, False])
@@ -102,6 +112,46 @@ def test_what_leads_users_back_already_keeps_no_rollback(*, holds: bool) -> None
     there, back = sight(restored), sight(restored, Goal.BACK)
     assert there.foreign is not None and there.foreign.who.startswith("argocd")
     assert back.foreign is None and back.routed is not None and back.routed.share == 0
+
+
+@pytest.mark.parametrize(("color", "share"), [("green", 100), ("blue", 0), ("red", None)])
+def test_a_service_of_a_new_side_that_somebody_deletes_is_read_as_it_was_written(color: str, share: int | None) -> None:
+    """Held as somebody's change of the Service, the rollout brought no old replica back, and no traffic to one."""
+    kept = as_kept({"color": "blue"}, {"color": "green"})
+    metadata = {"name": "chat", "resourceVersion": "9", "annotations": {OWNER: "us", SAVED: kept}}
+    service = {"metadata": metadata, "spec": {"selector": {"color": color}}}
+
+    class Watch(NamespaceWatch):
+        def __init__(self) -> None:
+            """Show one Service, and no Deployment."""
+
+        def get(self, kind: str, name: str) -> Object | None:
+            return service if kind == "services" else None
+
+    rules = Rules(strategy=Strategy.model_validate({"type": "blueGreen", "traffic": {"service": "chat"}}))
+    routed = Routed(share=share or 0, version=7, saved=json.dumps({"color": "blue"}))
+    found = ServiceRouter(Cluster.__new__(Cluster)).seen(Watch(), TARGET, rules, state_of().but(routed=routed))
+    assert found is not None and (found.routed and found.routed.share) == share
+    assert (found.foreign is None) == (share is not None)
+
+
+@pytest.mark.parametrize(("new", "why"), [(0, ""), (4, "100 % of the traffic goes to the new side")])
+async def test_old_replicas_come_back_where_somebody_deleted_the_side_with_the_traffic(new: int, why: str) -> None:
+    """The move was refused because it would empty that side, which is empty."""
+
+    async def routed(*_: object) -> Sight:
+        return Sight(Routed(share=100))
+
+    async def observed(*_: object) -> Observation:
+        return Observation(replicas=4, old=Side(), new=Side(total=new), requested=Counts(0, new), template="b")
+
+    activities = Activities.__new__(Activities)
+    activities._clock = Clock()
+    activities._routers = cast("Any", SimpleNamespace(of=lambda _: SimpleNamespace(observe=routed)))
+    activities._levers = cast("Any", SimpleNamespace(of=lambda _: SimpleNamespace(observe=observed)))
+    back = Decision(act=Act.SCALE, why="old ones come back", counts=Counts(4, 0))
+    refusal = await activities._emptied(WriteInput(target=TARGET, rules=RULES, state=state_of(), decision=back))
+    assert refusal.startswith(why) and bool(refusal) == bool(why)
 
 
 def test_a_rule_that_others_moved_is_still_the_rollouts() -> None:

@@ -145,6 +145,10 @@ ROWS: dict[str, Row] = {
         STATE, decided(Act.PAUSE_CONTROLLER), DONE,
         {"mark": MARK, "controller_paused_at": NOW, "writes": 7}, [("controller paused", "why")],
     ),
+    "make configuration again": (
+        STATE, decided(Act.CONFIGURE), Written(done=True, writes=1), {"progress_at": NOW, "writes": 6},
+        [("warning", "why")],
+    ),
     "settle": (
         STATE.but(settling=True, unresolved=PROBLEM), decided(Act.SETTLE, counts=COUNTS), DONE,
         {"mark": MARK, "settling": False, "paused": "settled", "unresolved": None, "resolved_at": NOW, "writes": 7},
@@ -336,7 +340,7 @@ def test_every_act_has_a_row() -> None:
 
 def test_what_is_written_is_recorded_after_its_write() -> None:
     """Only the end of a rollout that has not touched the target needs no write."""
-    moves = {Act.SCALE, Act.PAUSE_CONTROLLER, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO}
+    moves = {Act.SCALE, Act.PAUSE_CONTROLLER, Act.CONFIGURE, Act.RESIZE, Act.SETTLE, Act.ROUTE, Act.UNDO}
     assert {act for act in Act if is_written(STATE, decided(act))} == moves | {Act.FINISH}
     assert {act for act in Act if is_written(STATE.but(claimed=False), decided(act))} == moves
 

@@ -546,13 +546,14 @@ class DeploymentLever:
         if not written.done:
             return written
         deployment, replicasets = await self._fetcher.with_sets(request.target)
-        finished = await note_outcomes(self._cluster, replicasets, request, cleans=True)
-        cleaned = await clean_revisions(self._cluster, deployment)
+        cleaned = await note_outcomes(self._cluster, replicasets, request, cleans=True)
+        if not cleaned.left:
+            cleaned = cleaned.with_more(await clean_revisions(self._cluster, deployment))
         templates = [rs["spec"]["template"] for rs in replicasets]
         pruned = await prune_copies(self._cluster, deployment, templates)
         runs = [deployment["spec"]["template"]]
         edited = await edited_in_place(self._cluster, request.target.namespace, runs, request.state.began_at)
-        return written.with_more(finished + cleaned.writes + pruned, cleaned.left, edited)
+        return written.with_more(cleaned.writes + pruned, cleaned.left, edited)
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Objects, Observation], Object | None], *,

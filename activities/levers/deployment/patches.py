@@ -31,7 +31,7 @@ from activities.levers.template import HASH_LABEL, apply_change, at_revision, fi
 from segue.as_before import for_way_back
 from segue.budget import objection, resized, resolve_budget
 from segue.contract import PrepareInput, WriteInput
-from segue.errors import Stale
+from segue.errors import Refused, Stale
 from segue.history import Note
 from segue.observation import Counts, Observation
 from segue.spec import Change, Rules, Target

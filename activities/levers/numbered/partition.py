@@ -63,12 +63,12 @@ from activities.levers.ownership import (
     written_of,
 )
 from activities.levers.template import fingerprint, fingerprinting_once, stopping_of
-from activities.levers.writing import Cleaned, Snapshot, laid, write
+from activities.levers.writing import Cleaned, Snapshot, annotated, laid, write
 from activities.watching import NamespaceWatch, controller_uid
 from segue.as_before import allows_too_many_unavailable
 from segue.budget import NO_FLOOR, Budget, objection, resolve_budget
 from segue.contract import Prepared, PrepareInput, WriteInput, Written
-from segue.errors import NotAllowed, NotFound, Refused, Stale
+from segue.errors import NotAllowed, Refused, Stale
 from segue.history import SUPERSEDED, Revision
 from segue.lint.target import LintSubject
 from segue.observation import Observation, Version
@@ -446,7 +446,8 @@ class PartitionLever(ABC):
         if revision is not None and request.note is not None:
             note = note_of(revision)
             if note is None or not note.of_same_rollout(request.note):
-                writes += await self._annotate(revision, noted(request.note))
+                told = await annotated(self._cluster, "controllerrevisions", revision, noted(request.note))
+                writes += told.writes
         return writes
 
     def _scaled(self, request: WriteInput, numbered: Numbered, old: int) -> Object:
@@ -518,12 +519,6 @@ class PartitionLever(ABC):
     async def _unblock(self, numbered: Numbered, versions: set[str], since: int = 0) -> int:
         """Delete the replicas from a number on that are unready, and not of these versions."""
         return sum([await self._cluster.delete_pod(pod) for pod in numbered.broken(versions, since)])
-
-    async def _annotate(self, revision: Object, annotations: dict[str, str | None]) -> int:
-        metadata = revision["metadata"]
-        patch = {"metadata": {"annotations": annotations}}
-        await self._cluster.patch("controllerrevisions", metadata["namespace"], metadata["name"], patch)
-        return 1
 
     async def resize(self, request: WriteInput, now: float) -> Written:
         """Set ``spec.replicas``; replicas added while the target is held come up old, and are rolled as planned.
@@ -646,18 +641,10 @@ class PartitionLever(ABC):
             if request.note and request.state.goal is Goal.FORWARD and revision is newest:
                 annotations |= noted(request.note)
             if any(there.get(name) != value for name, value in annotations.items()):
-                cleaned = cleaned.with_more(await self._annotated(revision, annotations))
+                cleaned = cleaned.with_more(
+                    await annotated(self._cluster, "controllerrevisions", revision, annotations)
+                )
         return cleaned
-
-    async def _annotated(self, revision: Object, annotations: dict[str, str | None]) -> Cleaned:
-        try:
-            return Cleaned(await self._annotate(revision, annotations))
-        except NotFound:  # its controller may delete it meanwhile (revisionHistoryLimit)
-            return Cleaned()
-        except NotAllowed:
-            raise
-        except Refused as refused:
-            return Cleaned(left=f"the history of this version stays as it is: {refused}")
 
     async def _write(
         self, request: WriteInput, now: float, make: Callable[[Numbered, Observation], Object | None], *,

@@ -548,7 +548,9 @@ class _Writing:
         patch: Object = {"metadata": {"annotations": {OWNER: None, **(self.notes if restores or not back else {})}}}
         if restores:
             patch["spec"] = {"template": {**(own or {}), "$patch": "replace"}}
-        self.writes += await note_outcomes(self.cluster, new.replicasets, self.request, cleans=False)
+        outcomes = await note_outcomes(self.cluster, new.replicasets, self.request, cleans=False)
+        self.writes += outcomes.writes
+        self.warning = "; ".join(filter(None, (self.warning, outcomes.left)))
         await self.patch(patch, is_old=False)
 
     async def clean(self) -> Cleaned:
