@@ -57,10 +57,11 @@ def tilts(totals: Iterable[tuple[float, float]], null: float, slack: float, time
     """
     found = Tilts([], [], [])
     for all_old, all_new in totals:
-        at_null = null * all_new / (null * all_new + all_old)
-        at_other = null * times * all_new / (null * times * all_new + all_old)
-        gain = at_other / at_null
-        lost = (1 - at_other) / (1 - at_null)
+        # A and B without a share that rounds to 1, however far apart the totals are.
+        most = max(all_old, all_new)
+        old, new = all_old / most, null * all_new / most
+        lost = (new + old) / (times * new + old)
+        gain = times * lost
         found.old.append(math.log(lost))
         found.new.append(math.log(gain))
         found.requests.append((1 - gain) * slack * all_new)

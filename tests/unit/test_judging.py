@@ -271,6 +271,8 @@ def any_series() -> st.SearchStrategy[Any]:
 @pytest.mark.parametrize("way", WAYS)
 @given(old=any_series(), new=any_series())
 @example(old=ValueSeries(intervals=(1.5e308, 0.0, 0.0)), new=ValueSeries(intervals=(1.0, 0.0, 0.0)))
+@example(old=counts((0, 2**-7), (0, 8), (0, 92)), new=counts((0, 6e13), (0, 1), (0, 1)))
+@example(old=counts((0, 1e308), (0, 8), (0, 92)), new=counts((0, 1e308), (0, 1), (0, 1)))
 def test_whatever_was_measured_is_judged(way: str, old: Any, new: Any) -> None:
     """No data raises, and every sentence and number can be written down."""
     found = judged(WAYS[way], old, new)
