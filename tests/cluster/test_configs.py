@@ -1,9 +1,12 @@
 """Configuration rolls as any change: an immutable copy, gone back from with the version, pruned with its history."""
 
+import asyncio
 from typing import Any
 
 from harness import Lab, until
 from kube_api import create
+
+from segue.pacing import FUTILE
 
 CONFIGURED = {"volumeMounts": [{"name": "config", "mountPath": "/config"}]}
 
@@ -72,6 +75,51 @@ async def test_a_bad_configuration_goes_with_its_version(served: Lab) -> None:
     async with served.rolled("chat", change, readiness={"minReady": "0s", "deadline": "3s"}) as case:
         await case.ends("RolledBack")
     assert mounted(served) == {"model"}
+
+
+async def test_a_copy_that_somebody_deletes_is_made_again(served: Lab) -> None:
+    """Its version is not to blame. Where somebody deletes each one, the rollout goes back in the end."""
+    await deploy(served, "once")
+    await mounting(served, "always")
+    change = {**rate("2"), "annotations": {"segue.dev/ready-after": "1h"}}
+
+    def copy_of(name: str) -> Any:
+        owned = (each for each in copies(served).values() if each.metadata.owner_references[0].name == name)
+        return next(owned, None)
+
+    def delete(name: str) -> int:
+        """Delete the target's copy if there is one, as a janitor does; return how many."""
+        found = copy_of(name)
+        if found is None:
+            return 0
+        served.core.delete_namespaced_config_map(found.metadata.name, served.namespace)
+        return 1
+
+    async def once() -> None:
+        async with served.rolled("once", change, readiness={"minReady": "0s", "deadline": "3s"}) as case:
+            await until("the copy to be used", lambda: len(mounted(served, "once")) == 2)
+            assert delete("once") == 1
+            made = await until("another copy", lambda: copy_of("once"))
+            assert made.data == {"rate": "2"}
+            await case.run.send("abort")
+            report = await case.ends("Aborted")
+        told = f"somebody deleted configmap {made.metadata.name}, which the new replicas need: it is made again"
+        assert [line.detail for line in report.entries if "somebody deleted" in line.detail] == [told]
+
+    async def always() -> None:
+        deleted = 0
+        async with served.rolled("always", change, readiness={"minReady": "0s", "deadline": "1s"}) as case:
+
+            async def has_ended() -> bool:
+                nonlocal deleted
+                deleted += delete("always")
+                return (await case.run.status()).outcome is not None
+
+            await until("it to end", has_ended)
+            report = await case.ends("RolledBack")
+        assert 2 <= deleted <= FUTILE + 1, report
+
+    await asyncio.gather(once(), always())
 
 
 async def test_a_deleted_target_takes_no_configuration_from_another(served: Lab) -> None:

@@ -8,16 +8,9 @@ import pytest
 
 from activities.levers.configs import config_maps_of, copies_of, is_copy, owned_by
 from activities.levers.copies import prune_copies
-from activities.levers.ownership import OWNER
 from activities.levers.template import apply_change
-from activities.rollout import Activities
-from segue.contract import WatchInput, WriteInput
-from segue.decision import Act, Decision
-from segue.errors import Fenced, Refused
-from segue.observation import Counts, Observation, Side
-from segue.pacing import FUTILE, Wrote
-from segue.spec import Change, DeploymentTarget, Rules
-from segue.state import State
+from segue.errors import Refused
+from segue.spec import Change
 
 TEMPLATE: dict[str, Any] = {
     "spec": {
@@ -132,47 +125,3 @@ async def test_a_copy_that_nobody_may_delete_holds_up_no_end(*, denied: bool) ->
     cluster = cast("Any", SimpleNamespace(list=lists, delete=delete))
     assert await prune_copies(cluster, target, [apply_change(TEMPLATE, rotated(a="1"), UID)]) == len(deleted)
     assert deleted == ([] if denied else [unused["metadata"]["name"]])
-
-
-async def test_a_copy_that_somebody_deletes_is_made_again() -> None:
-    """The new version is not to blame for it; who deletes it each time stops the rollout all the same."""
-    change, state = rotated(a="1"), State(owner="us", claimed=True)
-    seen = Observation(replicas=2, old=Side(total=2), new=Side(total=1), requested=Counts(2, 1), template="v1")
-    name = copies_of(change, UID)["model"]["metadata"]["name"]
-    deployment = {
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "chat", "namespace": "n", "uid": UID, "annotations": {OWNER: "us"}},
-        "spec": {"template": apply_change(TEMPLATE, change, UID)},
-    }  # fmt: skip
-    stored: dict[str, Any] = {"model": {"metadata": {"name": "model"}}}
-
-    async def get(*_: str) -> Any:
-        return deployment
-
-    async def lists(*_: str) -> Any:
-        return {"items": [*stored.values()]}
-
-    async def create_absent(_: str, __: str, made: Any, **___: bool) -> Any:
-        stored[made["metadata"]["name"]] = made
-        return made
-
-    activities = Activities.__new__(Activities)
-    activities._cluster = cast("Any", SimpleNamespace(get=get, list=lists, create_absent=create_absent))
-    activities._levers = cast("Any", SimpleNamespace(of=lambda _: SimpleNamespace(kinds=("deployments",))))
-    target, rules, fails = DeploymentTarget(name="chat"), Rules(), Decision(act=Act.FAIL, why="no such configmap")
-    watch = WatchInput(target=target, rules=rules, state=state, configures=("model",))
-
-    again = await activities._configuring(watch, fails, seen)
-    assert again.act is Act.CONFIGURE and name in again.why
-    wrote = (Wrote(at=0.0, what=str(Act.CONFIGURE)),) * FUTILE
-    futile = watch.model_copy(update={"state": state.but(wrote=wrote)})
-    assert await activities._configuring(futile, fails, seen) is fails
-    assert await activities._configuring(watch.model_copy(update={"configures": ()}), fails, seen) is fails
-
-    write = WriteInput(target=target, rules=rules, state=state, decision=again, change=change)
-    with pytest.raises(Fenced):
-        await activities._configured(write.model_copy(update={"state": state.but(owner="another")}))
-    assert name not in stored
-    assert (await activities._configured(write)).writes == 1
-    assert stored[name]["data"] == {"a": "1"}
-    assert await activities._configuring(watch, fails, seen) is fails
