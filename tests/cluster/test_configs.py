@@ -5,6 +5,9 @@ from typing import Any
 
 from harness import Lab, until
 from kube_api import create
+from kubernetes import client
+from policies import admission
+from webhooks import as_worker, in_force
 
 from segue.pacing import FUTILE
 
@@ -120,6 +123,32 @@ async def test_a_copy_that_somebody_deletes_is_made_again(served: Lab) -> None:
         assert 2 <= deleted <= FUTILE + 1, report
 
     await asyncio.gather(once(), always())
+
+
+async def test_clean_up_that_is_denied_holds_up_no_end(served: Lab) -> None:
+    """The target is free already, and owns its copies; the report says what stays on its ReplicaSets."""
+    await deploy(served, "chat")
+    unused, uid = "model-0123456789", served.deployment("chat").metadata.uid
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "chat", "uid": uid}
+    metadata = {"name": unused, "labels": {"segue.dev/copy-of": "model"}, "ownerReferences": [owner]}
+    create(served.core.create_namespaced_config_map, served.namespace, {"metadata": metadata})
+    (found,) = served.replicasets("chat")[:1]
+    writes = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["replicasets"]}
+    deletes = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["DELETE"], "resources": ["configmaps"]}
+    denied = "no worker cleans up"
+    spec = {
+        "matchConstraints": {"resourceRules": [writes, deletes]},
+        "validations": [{"expression": "request.userInfo.username != 'segue-worker'", "message": denied}],
+    }
+    patch = client.AppsV1Api(as_worker(served)).patch_namespaced_replica_set
+    changed = {"metadata": {"labels": {"a": "b"}}}
+    async with admission(served, "Validating", "no-clean-up", spec, validationActions=["Deny"]):
+        await in_force(lambda: patch(found["metadata"]["name"], served.namespace, changed, dry_run="All"), denied)
+        async with served.rolled("chat", rate("2")) as case:
+            report = await case.run.end()
+    assert report.status.outcome == "Completed"
+    assert any(denied in entry.detail for entry in report.entries if entry.what == "warning"), report.entries
+    assert unused in copies(served) and "segue.dev/rollout" not in served.raw("chat")["metadata"]["annotations"]
 
 
 async def test_a_deleted_target_takes_no_configuration_from_another(served: Lab) -> None:

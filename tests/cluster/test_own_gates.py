@@ -40,10 +40,10 @@ def verdicts(report: Report, gate: str) -> list[str]:
     return [entry.detail for entry in report.entries if entry.what == f"gate {gate}"]
 
 
-async def ends(lab: Lab, name: str, outcome: str, **gate: Any) -> Report:
+async def ends(lab: Lab, target: str, outcome: str, **gate: Any) -> Report:
     """Roll a target with one gate, and return the report."""
     gates = [{"name": "mine", "interval": "1s", **gate}]
-    async with lab.case(name, 2, gates=gates) as case:
+    async with lab.case(target, 2, gates=gates) as case:
         return await case.ends(outcome)
 
 
@@ -154,6 +154,31 @@ async def test_jobs(lab: Lab) -> None:
     )
     assert not pod.automount_service_account_token
     await until("no Job is left", lambda: not lab.batch.list_namespaced_job(lab.namespace).items)
+
+
+async def test_a_job_whose_pod_somebody_deletes_is_asked_again(lab: Lab) -> None:
+    """Kubernetes fails such a Job, as one that fails by itself: it is no answer, and another Job is."""
+
+    async def sweep() -> None:
+        (swept,) = await until("the Job's pod", lambda: ready_pods(lab, "segue.dev/gate=swept"))
+        lab.core.delete_namespaced_pod(swept.metadata.name, lab.namespace)
+        # As a kubelet does: its container ends by the signal. KWOK leaves a pod with a finalizer as it is.
+        ended = {"terminated": {"exitCode": 143, "reason": "Error"}}
+        (before,) = swept.status.container_statuses
+        status = {"name": before.name, "image": before.image, "imageID": "", "ready": False, "restartCount": 0}
+        told = {"phase": "Failed", "containerStatuses": [{**status, "state": ended}]}
+        lab.core.patch_namespaced_pod_status(swept.metadata.name, lab.namespace, {"status": told})
+
+        def others() -> list[Any]:
+            return [pod for pod in ready_pods(lab, "segue.dev/gate=swept") if pod.metadata.uid != swept.metadata.uid]
+
+        (other,) = await until("another Job's pod", others)
+        lab.relabel(other.metadata.name, "completes")
+
+    report, _ = await asyncio.gather(
+        ends(lab, "job-swept", "Completed", name="swept", job={"image": "example/check:1"}), sweep()
+    )
+    assert any(each.startswith("inconclusive: ") and "pod was deleted" in each for each in verdicts(report, "swept"))
 
 
 def ready_pods(lab: Lab, selector: str) -> list[Any]:

@@ -1,13 +1,11 @@
 """Configuration as content-hashed copies, and the places of a template that refer to it."""
 
 import copy
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from activities.levers.configs import config_maps_of, copies_of, is_copy, owned_by
-from activities.levers.copies import prune_copies
+from activities.levers.configs import config_maps_of, copies_of, is_copy
 from activities.levers.template import apply_change
 from segue.errors import Refused
 from segue.spec import Change
@@ -103,25 +101,3 @@ def test_what_is_not_referred_to_is_refused(change: Change, expected: str) -> No
     with pytest.raises(Refused, match=expected):
         apply_change(TEMPLATE, change, UID)
     assert before == TEMPLATE
-
-
-@pytest.mark.parametrize("denied", [False, True])
-async def test_a_copy_that_nobody_may_delete_holds_up_no_end(*, denied: bool) -> None:
-    """A policy may deny it, or the right may be gone: the target is free already, and owns the copy."""
-    metadata = {"name": "chat", "namespace": "n", "uid": UID}
-    target: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
-    used, unused = (copies_of(rotated(a=value), UID)["model"] for value in "12")
-    stored = [owned_by(each, target) for each in (used, unused)]
-    deleted: list[str] = []
-
-    async def lists(*_: str) -> Any:
-        return {"items": stored}
-
-    async def delete(_: str, __: str, name: str) -> None:
-        if denied:
-            raise Refused('admission webhook "keep" denied the request')
-        deleted.append(name)
-
-    cluster = cast("Any", SimpleNamespace(list=lists, delete=delete))
-    assert await prune_copies(cluster, target, [apply_change(TEMPLATE, rotated(a="1"), UID)]) == len(deleted)
-    assert deleted == ([] if denied else [unused["metadata"]["name"]])

@@ -352,30 +352,6 @@ async def test_a_job_whose_pod_the_api_server_will_refuse_is_told_at_the_start()
     assert told == (f"spec.gates[0].job: {violates}",)
 
 
-async def test_a_job_whose_pod_somebody_deletes_is_asked_again() -> None:
-    """Its container ends with SIGTERM, and Kubernetes fails the Job: that is no answer, and the same Job gives none."""
-    job = {"metadata": {"uid": "u"}, "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
-    stopped = statuses(gate=143)
-    stopped["metadata"]["deletionTimestamp"] = "2026-11-30T10:00:05Z"
-    deleted: list[tuple[str, ...]] = []
-
-    async def get(*_: str) -> Any:
-        return job
-
-    async def pods(*_: str) -> Any:
-        return {"items": [stopped]}
-
-    async def delete(*given: str) -> None:
-        deleted.append(given)
-
-    asker = JobAsker(cast("Cluster", SimpleNamespace(get=get, list=pods, delete=delete)), lambda _: "deployments")
-    found = await asker._end(HOOK, "serving", "segue-a")
-    assert found and not found.counts and deleted == [("jobs", "serving", "segue-a", "u")]
-    del stopped["metadata"]["deletionTimestamp"]
-    found = await asker._end(HOOK, "serving", "segue-a")
-    assert found and found.counts and len(deleted) == 1
-
-
 @pytest.mark.parametrize(
     ("events", "why"),
     [

@@ -208,21 +208,6 @@ class Gone(Copies):
         raise NotFound("not found")
 
 
-class Denied(Copies):
-    """One that a policy lets only its controller write."""
-
-    async def patch(self, *_: object) -> None:
-        raise Refused('admission webhook "sets" denied the request')
-
-
-async def test_annotations_that_nobody_may_remove_hold_up_no_end() -> None:
-    """The target is free already: the rollout needed a person until somebody changed the policy."""
-    deployment = side("chat", 1, 2).deployment
-    deployment["metadata"]["namespace"] = "serving"
-    cleaned = await clean_revisions(cast("Cluster", Denied(1)), deployment)
-    assert cleaned.writes == 0 and "stays as it is: admission webhook" in cleaned.left
-
-
 @pytest.mark.parametrize(
     ("cluster", "writes", "left"),
     [
