@@ -286,7 +286,19 @@ async def test_blue_green_goes_back_at_every_point(stack: Stack, served: Lab) ->
             case.pods.assert_within(R, 2 * R)
             assert case.sides.replicas() == (R, 0)
 
-    await asyncio.gather(fails(), before(), retained(), late())
+    async def deleted() -> None:
+        """Somebody deletes green while users are there: it waits for a person, who can send them back."""
+        async with led(served, "deleted") as case:
+            await case.shared(100)
+            served.apps.delete_namespaced_deployment("deleted-green", served.namespace)
+            status = await case.run.until("it holds", lambda s: s.phase == "Held")
+            assert status.reason == "somebody changed the new Deployment: it was deleted"
+            await case.run.send("abort")
+            await case.ends("Aborted")
+        assert case.sides.selector() == {"app": "deleted", "side": "blue"}
+        assert served.deployment("deleted-blue").status.available_replicas == R
+
+    await asyncio.gather(fails(), before(), retained(), late(), deleted())
 
 
 async def test_retargeted_while_the_old_side_is_retained(served: Lab) -> None:
