@@ -34,8 +34,8 @@ PAUSED_BY = "paused by"
 TO_BASELINE = "retargeted to the baseline by"
 """The reason of a rollback that a retarget to the running version requests."""
 RESTORED = (
-    "the target is as it was before the latest writes of this rollout: the cluster was restored from a backup. The "
-    "rollout continues from there"
+    "the target is as it was before the latest writes of this rollout: the cluster was restored from a backup, or "
+    "somebody deleted a part of the target. The rollout continues from there"
 )
 NOBODY = "nobody (default)"
 """Who answered, if the time for an answer was over."""
